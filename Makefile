@@ -1,0 +1,41 @@
+# The commands of a working day. Everything they make lies in build/; `make help` lists them.
+
+.DEFAULT_GOAL := build
+.PHONY: build setup configure demo test bench clean distclean format lint help
+
+cmake_args ?=
+
+build: configure     ## build build/bin/djinn, build/lib/libdjinn.so and the Python package (default)
+	@cmake --build build/cmake
+	@scripts/install-python
+
+setup:               ## install what is missing: Debian packages, and a virtual environment in build/venv
+	@scripts/setup
+
+configure: setup
+	@cmake -G Ninja -S . -B build/cmake -DDJINN_OUTPUT=$(CURDIR)/build $(cmake_args) > build/configure.log 2>&1 \
+	    || { cat build/configure.log; exit 1; }
+
+demo: build          ## start a head and two workers, and run two real models on them from unmodified PyTorch
+	@scripts/demo
+
+test:                ## everything that must hold, with one line of totals at the end
+	@scripts/test
+
+bench: build         ## what docs/benchmarks.md reports, with its references in the same run
+	@scripts/bench
+
+lint: configure        ## the checks of tests/lint only
+	@python3 -m unittest discover -b -s tests/lint -p '*_test.py'
+
+format:              ## lay out the C, C++ and Python code as .clang-format and ruff have it
+	@scripts/format
+
+clean:               ## remove what was built; keep the virtual environment
+	@rm -rf build/cmake build/asan build/tsan build/fuzz build/bin build/lib build/python build/test
+
+distclean:           ## remove build/ altogether
+	@rm -rf build
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14

@@ -1,0 +1,240 @@
+// Device: the device port. Every task of a list is a happening of its own, so the tasks of two streams interleave in every way that the port
+// allows, and a death can fall between any two. Memory starts as garbage in every life, and scratch is garbage before every task: whoever reads
+// what was not written sees another value in another run.
+
+#include "chaos/sim/world.h"
+
+#include "core/base/assert.h"
+#include "core/base/hash.h"
+#include "core/io/blob.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { LISTS_MAX = 4096, SCRATCH_BYTES = 64 };
+
+struct stream {
+    struct device_list *list[LISTS_MAX];    // a ring
+    uint32_t head, tail, next_task;
+    bool is_running;                        // a task happens soon
+    uint64_t started_ns;
+};
+
+struct sim_device {
+    struct sim *sim;
+    uint32_t node, index;
+    struct device_info info;
+    struct device_port port;
+    uint8_t *region;
+    struct stream stream[DEVICE_STREAMS];
+};
+
+static bool device_can(void *self, const struct device_task *task)
+{
+    (void)self;
+    return task->op != NULL;
+}
+
+static size_t device_scratch_bytes(void *self, const struct device_task *task)
+{
+    (void)self, (void)task;
+    return SCRATCH_BYTES;
+}
+
+static void pump(struct sim_device *device);
+
+static void device_submit(void *self, struct device_list *list)
+{
+    struct sim_device *device = self;
+    assert(list->stream < DEVICE_STREAMS);
+    struct stream *stream = &device->stream[list->stream];
+    assert(stream->head - stream->tail < LISTS_MAX);
+    stream->list[stream->head++ % LISTS_MAX] = list;
+    pump(device);
+}
+
+static void device_trim(void *self, uint64_t offset, uint64_t bytes)
+{
+    struct sim_device *device = self;
+    assert(offset <= device->info.capacity_bytes && bytes <= device->info.capacity_bytes - offset);
+    memset(device->region + offset, 0xDB, bytes);
+}
+
+static void device_stop(void *self)
+{
+    (void)self;
+}
+
+struct sim_device *device_make(struct sim *sim, uint32_t node, uint32_t index, uint64_t capacity_bytes)
+{
+    struct sim_device *device = calloc(1, sizeof *device);
+    assert(device != NULL);
+    device->sim = sim;
+    device->node = node;
+    device->index = index;
+    device->region = malloc(capacity_bytes);
+    assert(device->region != NULL);
+    strcpy(device->info.name, "simulated");
+    strcpy(device->info.backend, "sim");
+    strcpy(device->info.numerics, "sim-1");
+    device->info.capacity_bytes = capacity_bytes;
+    device->info.threads = 1;
+    memset(device->info.ops, 0xFF, sizeof device->info.ops);
+    device->port = (struct device_port){
+        .info = &device->info, .self = device, .can = device_can, .scratch_bytes = device_scratch_bytes,
+        .submit = device_submit, .trim = device_trim, .stop = device_stop,
+    };
+    return device;
+}
+
+void device_free(struct sim_device *device)
+{
+    free(device->region);
+    free(device);
+}
+
+struct device_port *device_port_of(struct sim_device *device)
+{
+    return &device->port;
+}
+
+static void fill_with_garbage(struct sim_device *device, uint64_t offset, uint64_t bytes)
+{
+    uint64_t seed = prng_next(&device->sim->prng);
+    for (uint64_t i = 0; i < bytes; i++)
+        device->region[offset + i] = (uint8_t)(seed >> (i % 8 * 8));
+}
+
+void device_birth(struct sim_device *device)
+{
+    memset(device->stream, 0, sizeof device->stream);
+    fill_with_garbage(device, 0, device->info.capacity_bytes);
+}
+
+static bool is_pending(const struct sim_device *device, uint64_t ticket)
+{
+    for (uint32_t s = 0; s < DEVICE_STREAMS; s++) {
+        const struct stream *stream = &device->stream[s];
+        for (uint32_t i = stream->tail; i != stream->head; i++) {
+            if (stream->list[i % LISTS_MAX]->ticket == ticket)
+                return true;
+        }
+    }
+    return false;
+}
+
+// Tasks ------------------------------------------------------------------------------------------------------------------
+
+static void check_span(struct sim_device *device, uint64_t offset, uint64_t bytes)
+{
+    if (offset > device->info.capacity_bytes || bytes > device->info.capacity_bytes - offset)
+        sim_fail(device->sim, "a task touches [%llu, +%llu) of a region of %llu bytes", (unsigned long long)offset,
+                 (unsigned long long)bytes, (unsigned long long)device->info.capacity_bytes);
+}
+
+static void check_tensor(struct sim_device *device, const struct device_tensor *tensor)
+{
+    if (tensor->meta.dtype == DTYPE_NONE || tensor->is_scalar || tensor_count(&tensor->meta) == 0)
+        return;
+    check_span(device, tensor->offset, (uint64_t)tensor_span(&tensor->meta) * dtype_bytes(tensor->meta.dtype));
+}
+
+static void run_task(struct sim_device *device, const struct device_task *task)
+{
+    switch ((enum device_task_kind)task->kind) {
+    case DEVICE_KERNEL:
+        for (uint32_t i = 0; i < task->n_in; i++)
+            check_tensor(device, &task->in[i]);
+        for (uint32_t i = 0; i < task->n_out; i++)
+            check_tensor(device, &task->out[i]);
+        check_span(device, task->offset, task->bytes);
+        if (device->sim->has_failed)
+            return;
+        fill_with_garbage(device, task->offset, task->bytes);
+        value_run(device->region, task);
+        return;
+    case DEVICE_WRITE:
+        check_span(device, task->offset, task->bytes);
+        if (!device->sim->has_failed)
+            memcpy(device->region + task->offset, task->blob->data + task->blob_offset, task->bytes);
+        return;
+    case DEVICE_READ:
+        check_span(device, task->offset, task->bytes);
+        if (!device->sim->has_failed)
+            memcpy(task->blob->data + task->blob_offset, device->region + task->offset, task->bytes);
+        return;
+    case DEVICE_ZERO:
+        check_span(device, task->offset, task->bytes);
+        if (!device->sim->has_failed)
+            memset(device->region + task->offset, 0, task->bytes);
+        return;
+    }
+    sim_fail(device->sim, "a task of unknown kind %u", task->kind);
+}
+
+static void list_is_done(struct sim_device *device, struct stream *stream)
+{
+    struct device_list *list = stream->list[stream->tail++ % LISTS_MAX];
+    stream->next_task = 0;
+    list->elapsed_ns = device->sim->now_ns - stream->started_ns;
+    struct io_event event = {.kind = IO_DEVICE_DONE};
+    event.device_done.device = device->index;
+    event.device_done.list = list;
+    sim_later_event(device->sim, device->sim->now_ns + sim_random(device->sim, 0, 20000), device->node, &event);
+}
+
+static void task_happens(struct sim *sim, struct happening *happening)
+{
+    struct sim_device *device = happening->pointer;
+    struct stream *stream = &device->stream[happening->number];
+    struct device_list *list = stream->list[stream->tail % LISTS_MAX];
+    stream->is_running = false;
+    if (stream->next_task < list->tasks) {
+        uint32_t index = stream->next_task++;
+        sim->stats.tasks++;
+        if (sim->now_ns < sim->chaos.until_ns && prng_chance(&sim->prng, sim->options.device_error_per_million, 1000000)) {
+            sim->stats.device_errors++;
+            list->error = fault_set(&list->fault, DJ_E_DEVICE, "the simulated device failed");
+            list->failed_task = index;
+            stream->next_task = list->tasks;
+        } else {
+            run_task(device, &list->task[index]);
+        }
+    }
+    if (stream->next_task >= list->tasks)
+        list_is_done(device, stream);
+    pump(device);
+}
+
+static void pump(struct sim_device *device)
+{
+    for (uint32_t s = 0; s < DEVICE_STREAMS; s++) {
+        struct stream *stream = &device->stream[s];
+        if (stream->is_running || stream->head == stream->tail)
+            continue;
+        struct device_list *list = stream->list[stream->tail % LISTS_MAX];
+        if (stream->next_task == 0 && list->after != 0 && list->after != list->ticket && is_pending(device, list->after))
+            continue;
+        if (stream->next_task == 0) {
+            stream->started_ns = device->sim->now_ns;
+            list->error = DJ_OK;
+        }
+        stream->is_running = true;
+        uint64_t delay_ns = sim_random(device->sim, 100, device->sim->options.task_delay_max_ns);
+        struct happening *happening = sim_later(device->sim, device->sim->now_ns + delay_ns, task_happens);
+        happening->node = device->node;
+        happening->number = s;
+        happening->pointer = device;
+    }
+}
+
+static bool is_task_of(const struct happening *happening, const void *context)
+{
+    return happening->act == task_happens && happening->pointer == context;
+}
+
+void device_death(struct sim_device *device)
+{
+    sim_cancel(device->sim, is_task_of, device);
+    memset(device->stream, 0, sizeof device->stream);
+}

@@ -1,0 +1,254 @@
+// djinn start: a head or a worker, in the foreground as a service manager expects, or detached.
+
+#include <argp.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli/config.h"
+#include "cli/server.h"
+
+struct options {
+    bool is_head, is_worker, is_detached;
+    struct head_options head;
+    struct worker_options worker;
+    const char *config, *durability, *gpus, *threads, *memory;      // as written, on the command line or in the configuration
+};
+
+enum { KEY_HEAD = 1000, KEY_WORKER, KEY_LISTEN, KEY_STATE, KEY_ADVERTISE, KEY_GPUS, KEY_THREADS, KEY_MEMORY, KEY_NAME, KEY_DETACH, KEY_DURABILITY,
+       KEY_CONFIG };
+
+static const struct argp_option option_table[] = {
+    {NULL, 0, NULL, 0, "What to start:", 1},
+    {"head", KEY_HEAD, "HOST:PORT", OPTION_ARG_OPTIONAL, "a head; with --worker, the address of the head to join (--head=HOST:PORT or --head HOST:PORT)", 1},
+    {"worker", KEY_WORKER, NULL, 0, "a worker", 1},
+    {NULL, 0, NULL, 0, "Both:", 2},
+    {"listen", KEY_LISTEN, "HOST:PORT", 0, "where to listen; port 0 picks a free one (default: head 127.0.0.1:" DJINN_PORT ", worker 127.0.0.1:0)", 2},
+    {"state", KEY_STATE, "DIR", 0, "state folder: store, token, logs (default: $XDG_STATE_HOME/djinn)", 2},
+    {"config", KEY_CONFIG, "FILE", 0, "configuration (default: $DJINN_CONFIG, else $XDG_CONFIG_HOME/djinn/config.yaml); options go before it", 2},
+    {"detach", KEY_DETACH, NULL, 0, "run in the background; returns once ready; the log goes to DIR", 2},
+    {NULL, 0, NULL, 0, "Head:", 3},
+    {"durability", KEY_DURABILITY, "LEVEL", 0, "what acknowledged survives: memory (the head's process), os (the process), disk (loss of power; default)", 3},
+    {NULL, 0, NULL, 0, "Worker:", 4},
+    {"advertise", KEY_ADVERTISE, "HOST:PORT", 0, "the address that others are told (default: the one it listens on)", 4},
+    {"gpus", KEY_GPUS, "all|N|none", 0, "GPUs to use (default: all if there are any, else the CPU)", 4},
+    {"threads", KEY_THREADS, "N", 0, "CPU threads for kernels (default: the machine's cores)", 4},
+    {"memory", KEY_MEMORY, "BYTES", 0, "device memory to use, with K, M, G or T (default: 80 % of the machine's)", 4},
+    {"name", KEY_NAME, "NAME", 0, "unique name in the pool (default: host and process number)", 4},
+    {0},
+};
+
+// The rest of a command line is checked where the configuration's values are: both have the same words.
+static enum dj_error take_number(const char *option, const char *text, unsigned long most, uint32_t *ret, struct fault *fault)
+{
+    char *end;
+    unsigned long number = strtoul(text, &end, 10);
+
+    if (*text < '0' || *text > '9' || *end != '\0' || number == 0 || number > most)
+        return fault_set(fault, DJ_E_CONFIG, "--%s takes a number from 1 to %lu, not '%s'", option, most, text);
+    *ret = (uint32_t)number;
+    return DJ_OK;
+}
+
+static enum dj_error take_gpus(struct worker_options *worker, const char *text, struct fault *fault)
+{
+    worker->gpus = strcmp(text, "all") == 0 ? GPUS_ALL : strcmp(text, "none") == 0 ? GPUS_NONE : GPUS_SOME;
+    return worker->gpus == GPUS_SOME ? take_number("gpus", text, 64, &worker->gpu_count, fault) : DJ_OK;
+}
+
+static enum dj_error take_durability(struct head_options *head, const char *text, struct fault *fault)
+{
+    static const char *const level[] = {[STORE_MEMORY] = "memory", [STORE_OS] = "os", [STORE_DISK] = "disk"};
+
+    for (int i = 0; i < 3; i++)
+        if (strcmp(text, level[i]) == 0) {
+            head->durability = (enum store_durability)i;
+            return DJ_OK;
+        }
+    return fault_set(fault, DJ_E_CONFIG, "--durability takes memory, os or disk, not '%s'", text);
+}
+
+static void fill(const char **to, const struct config *config, enum config_key key)
+{
+    if (*to == NULL)
+        *to = config_get(config, key);
+}
+
+// What the command line left open comes from the configuration; then everything is read.
+static enum dj_error take_options(struct options *options, const struct config *config, struct fault *fault)
+{
+    enum dj_error error = DJ_OK;
+
+    if (options->is_worker) {
+        fill(&options->worker.head, config, CONFIG_worker_head);
+        fill(&options->worker.listen, config, CONFIG_worker_listen);
+        fill(&options->worker.advertise, config, CONFIG_worker_advertise);
+        fill(&options->worker.state, config, CONFIG_worker_state);
+        fill(&options->worker.name, config, CONFIG_worker_name);
+        fill(&options->gpus, config, CONFIG_worker_gpus);
+        fill(&options->threads, config, CONFIG_worker_threads);
+        fill(&options->memory, config, CONFIG_worker_memory);
+    } else {
+        fill(&options->head.listen, config, CONFIG_head_listen);
+        fill(&options->head.state, config, CONFIG_head_state);
+        fill(&options->durability, config, CONFIG_head_durability);
+    }
+    if (config_get(config, CONFIG_log_level) != NULL)
+        setenv("DJINN_LOG", config_get(config, CONFIG_log_level), 0);
+    if (options->durability != NULL)
+        error = take_durability(&options->head, options->durability, fault);
+    if (error == DJ_OK && options->gpus != NULL)
+        error = take_gpus(&options->worker, options->gpus, fault);
+    if (error == DJ_OK && options->threads != NULL)
+        error = take_number("threads", options->threads, 1024, &options->worker.threads, fault);
+    if (error == DJ_OK && options->memory != NULL &&
+        (bytes_parse(options->memory, &options->worker.memory_bytes) != DJ_OK || options->worker.memory_bytes < 1 << 20))
+        error = fault_set(fault, DJ_E_CONFIG, "--memory takes at least 1M, with K, M, G or T, not '%s'", options->memory);
+    if (error == DJ_OK && options->worker.name != NULL && strlen(options->worker.name) > 63)
+        error = fault_set(fault, DJ_E_CONFIG, "--name takes at most 63 characters");
+    return error;
+}
+
+static error_t parse(int key, char *argument, struct argp_state *state)
+{
+    struct options *options = state->input;
+
+    switch (key) {
+    case KEY_HEAD:
+        options->is_head = true;
+        if (argument != NULL)
+            options->worker.head = argument;
+        return 0;
+    case KEY_WORKER: options->is_worker = true; return 0;
+    case KEY_DETACH: options->is_detached = true; return 0;
+    case KEY_LISTEN: options->head.listen = options->worker.listen = argument; return 0;
+    case KEY_STATE: options->head.state = options->worker.state = argument; return 0;
+    case KEY_ADVERTISE: options->worker.advertise = argument; return 0;
+    case KEY_NAME: options->worker.name = argument; return 0;
+    case KEY_CONFIG: options->config = argument; return 0;
+    case KEY_GPUS: options->gpus = argument; return 0;
+    case KEY_THREADS: options->threads = argument; return 0;
+    case KEY_MEMORY: options->memory = argument; return 0;
+    case KEY_DURABILITY: options->durability = argument; return 0;
+    case ARGP_KEY_ARG:
+        // `--head HOST:PORT`: getopt gives the optional argument of a long option only behind '='.
+        if (!options->is_head || options->worker.head != NULL)
+            argp_error(state, "'%s' is one argument too many", argument);
+        options->worker.head = argument;
+        return 0;
+    case ARGP_KEY_END:
+        if (!options->is_head && !options->is_worker)
+            argp_error(state, "say what to start: --head, or --worker --head HOST:PORT");
+        if (!options->is_worker && options->worker.head != NULL)
+            argp_error(state, "--head takes an address only with --worker; where a head listens is said with --listen");
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+// The parent of a detached server: passes the ready line on and leaves. The child's standard error is the log.
+static int wait_ready(int fd, const char *log)
+{
+    char line[256];
+    size_t used = 0;
+    ssize_t n;
+
+    while (used < sizeof line - 1 && (n = read(fd, line + used, sizeof line - 1 - used)) != 0) {
+        if (n < 0 && errno != EINTR)
+            break;
+        used += n > 0 ? (size_t)n : 0;
+        if (used > 0 && line[used - 1] == '\n') {
+            line[used] = '\0';
+            fputs(line, stdout);
+            return EXIT_DONE;
+        }
+    }
+    return complain(EXIT_FAILED, "it did not start; its log is %s", log);
+}
+
+// Returns in the child (-1), or with the parent's exit code.
+static int detach(const struct options *options)
+{
+    char folder[CLI_PATH_MAX], log[CLI_PATH_MAX + 32];
+    int ends[2];
+
+    state_folder(options->head.state, folder);
+    mkdir(folder, 0700);
+    snprintf(log, sizeof log, "%s/%s-%d.log", folder, options->is_worker ? "worker" : "head", getpid());
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return complain(EXIT_FAILED, "cannot make a pipe: %s", strerror(errno));
+    pid_t child = fork();
+    if (child < 0)
+        return complain(EXIT_FAILED, "cannot fork: %s", strerror(errno));
+    if (child > 0) {
+        close(ends[1]);
+        int code = wait_ready(ends[0], log);
+        if (code != EXIT_DONE)
+            waitpid(child, NULL, WNOHANG);
+        return code;
+    }
+    setsid();
+    int to_log = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600), nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+    dup2(nothing, 0);
+    dup2(ends[1], 1);
+    dup2(to_log >= 0 ? to_log : nothing, 2);
+    return -1;
+}
+
+static int serve(const struct options *options)
+{
+    struct server server;
+    struct fault fault = {0};
+    const char *state = options->is_worker ? options->worker.state : options->head.state;
+    enum dj_error error = server_make(&server, state, !options->is_worker, &fault);
+
+    if (error == DJ_OK)
+        error = options->is_worker ? server_add_worker(&server, &options->worker, &fault) : server_add_head(&server, &options->head, &fault);
+    int code = EXIT_FAILED;
+    if (error == DJ_OK) {
+        printf("djinn: ready at %s\n", server.head_address);
+        fflush(stdout);
+        if (options->is_detached)
+            dup2(0, 1);
+        code = server_run(&server);
+    } else {
+        complain_fault(error == DJ_E_NO_DEVICE ? EXIT_NO_DEVICE : EXIT_FAILED, error, &fault);
+        code = error == DJ_E_NO_DEVICE ? EXIT_NO_DEVICE : error == DJ_E_ADDRESS ? EXIT_USAGE : EXIT_FAILED;
+    }
+    server_end(&server);
+    return code;
+}
+
+int command_start(int argc, char **argv)
+{
+    static const struct argp argp = {option_table, parse, NULL,
+        "Start a head, or a worker that joins one.\v"
+        "Runs in the foreground and logs to standard error (DJINN_LOG=debug|info|warn). Once ready it prints one line to standard output: "
+        "\"djinn: ready at HOST:PORT\". SIGTERM and SIGINT drain and stop it.\n\n"
+        "The head writes a random token into DIR/token (0600); workers, clients and commands of the same user and host read it there, others get it "
+        "in $DJINN_TOKEN.\n\n"
+        "Examples:\n  djinn start --head --listen 0.0.0.0:7070\n  djinn start --worker --head 10.0.0.1:7070 --gpus all", NULL, NULL, NULL};
+    struct options options = {.head.durability = STORE_DISK};
+    static struct config config;        // the options point into it
+    struct fault fault = {0};
+
+    if (argp_parse(&argp, argc, argv, 0, NULL, &options) != 0)
+        return EXIT_USAGE;
+    enum dj_error error = config_load(options.config, &config, &fault);
+    if (error == DJ_OK)
+        error = take_options(&options, &config, &fault);
+    if (error != DJ_OK)
+        return complain_fault(EXIT_USAGE, error, &fault);
+    if (options.is_detached) {
+        int code = detach(&options);
+        if (code >= 0)
+            return code;
+    }
+    log_to_stderr();
+    return serve(&options);
+}

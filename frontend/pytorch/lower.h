@@ -1,0 +1,70 @@
+// C++ because it serves the shim. The lowering of one ATen op from its row of the op table: see lower.cpp.
+
+#pragma once
+
+#include "shim.h"
+
+namespace djinn {
+
+constexpr uint32_t DJ_ATTRS_MAX = 10, DJ_ATTR_INTS_MAX = 32;        // of an op, of a list attribute: as in djinn.h
+constexpr uint32_t OP_FLAG_VIEW = 2, OP_FLAG_MANUAL = 16;
+
+enum lowering_form { FUNCTION, IN_PLACE, OUT };
+
+struct step {
+    enum kind_of { TENSOR, TENSORS, INT, BOOL, FLOAT, SCALAR, INTS, ENUM, DTYPE, IGNORED } kind;
+    bool takes_cpu;             // index lists may hold tensors of the CPU
+};
+
+// The tensor arguments of one call, flattened; drops what it uploaded.
+struct call_inputs {
+    static constexpr uint32_t FEW = 6;
+    dj_arg few_in[FEW];
+    dj_tensor few_window[FEW];
+    std::unique_ptr<dj_arg[]> many_in;
+    std::unique_ptr<dj_tensor[]> many_window;
+    dj_arg *in = few_in;
+    dj_tensor *window = few_window;
+    uint32_t count = 0;
+    int placement = DJ_ANY_DEVICE;
+    std::optional<c10::Device> device;
+    c10::SmallVector<dj_cell *, 2> uploaded;
+
+    call_inputs() = default;
+    call_inputs(const call_inputs &) = delete;
+    call_inputs &operator=(const call_inputs &) = delete;
+    ~call_inputs();
+    void reserve(uint32_t tensors)
+    {
+        if (tensors <= FEW)
+            return;
+        many_in.reset(new dj_arg[tensors]);
+        many_window.reset(new dj_tensor[tensors]);
+        in = many_in.get();
+        window = many_window.get();
+    }
+    // False when the tensor is one that only the CPU computes with (complex); views of those are fine.
+    bool add(const at::Tensor &tensor, bool takes_cpu, const char *name, bool is_view = false);
+};
+
+struct lowering final : c10::OperatorKernel {
+    uint32_t op = 0, outputs = 1, attrs_count = 0;
+    bool is_view = false;
+    lowering_form form = FUNCTION;
+    size_t arguments_count = 0;             // on the stack, out arguments included
+    std::string name;
+    c10::SmallVector<step, 12> steps;
+    std::atomic<int> native{-1};            // whether some worker has the op; -1 not asked yet
+
+    void operator()(const c10::OperatorHandle &handle, c10::DispatchKeySet keys, torch::jit::Stack *stack);
+
+private:
+    bool is_native();
+    bool gather(const c10::IValue *arguments, call_inputs *call, dj_attr *attr, int64_t (*ints)[DJ_ATTR_INTS_MAX], int32_t *dtype) const;
+    void write_in_place(const at::Tensor &self, const dj_tensor &result) const;
+};
+
+// out=: `target` gets `result`'s shape and values.
+void write_out(const at::Tensor &target, const at::Tensor &result, const char *name);
+
+} // namespace djinn

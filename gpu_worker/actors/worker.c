@@ -1,0 +1,330 @@
+// Worker: the root actor: starts, and routes events to the files of this folder. The manual is worker.h.
+
+#include "gpu_worker/actors/worker.h"
+
+#include "core/base/assert.h"
+#include "core/base/log.h"
+#include "gpu_worker/actors/state.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAILBOX = 1 << 15, ARENA_CHUNK = 1 << 16, ARENA_MAX = 256 << 20 };
+#define SWEEP_EVERY_NS ((uint64_t)250000000)
+#define STOP_WITHIN_NS ((uint64_t)5000000000)
+
+// Sending ------------------------------------------------------------------------------------------------------------
+
+void worker_send(struct worker *worker, uint64_t link, uint16_t message, struct blob *body)
+{
+    if (body == NULL) {
+        log_write(LOG_ERROR, "worker", "cannot encode a message message=%s", wire_name(message));
+        return;
+    }
+    actor_send(worker->self, link, message, body, NULL, 0, 0, 0);
+}
+
+void worker_fail(struct worker *worker, uint64_t link, uint64_t request, enum dj_error error, const char *format, ...)
+{
+    struct wire_failed failed = {.request = request, .error = (uint32_t)error};
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(failed.text, sizeof failed.text, format, arguments);
+    va_end(arguments);
+    worker_send(worker, link, WIRE_FAILED, wire_failed_encode(&failed));
+}
+
+// A lease runs from when the heartbeat that renewed it was sent; without one, nothing is answered (design, rule 17).
+bool worker_may_answer(const struct worker *worker)
+{
+    return worker->config.head[0] == '\0' || actor_now_ns(worker->self) < worker->lease_until_ns;
+}
+
+// Devices ------------------------------------------------------------------------------------------------------------
+
+bool worker_submit(struct worker *worker, struct exec_run *run, const struct flight *flight)
+{
+    struct flight *made = malloc(sizeof *made);
+    if (made == NULL)
+        return false;
+    *made = *flight;
+    made->run = run;
+    run->list.incarnation = worker->incarnation;
+    uint64_t ticket = actor_device_submit(worker->self, made->device, &run->list);
+    if (map_put(worker->flights, map_key(ticket), made) == DJ_OK)
+        return true;
+    // The list is on its way and cannot be called back: without a record of it its end would be lost.
+    log_write(LOG_ERROR, "worker", "no room to remember what is on the device");
+    actor_exit(worker->self, 1);
+    return true;
+}
+
+static void device_done(struct worker *worker, struct device_list *list)
+{
+    struct flight *done = map_take(worker->flights, map_key(list->ticket));
+    assert(done != NULL);
+    struct flight flight = *done;
+    free(done);
+    exec_complete(worker->exec, flight.run);
+    switch ((enum run_owner)flight.kind) {
+    case OWNER_WORK: worker_run_done(worker, flight.work, flight.run); break;
+    case OWNER_LEAF_IN: worker_leaf_chunk_done(worker, flight.content, flight.run); break;
+    case OWNER_LEAF_OUT: worker_serve_chunk_done(worker, flight.served, flight.run); break;
+    }
+}
+
+// Events -------------------------------------------------------------------------------------------------------------
+
+static void link_up(struct worker *worker, const struct io_event *event)
+{
+    uint64_t link = event->link_up.link, request = event->link_up.request;
+    struct peer *peer;
+    if (request == 0)
+        worker_links_up(worker, link);
+    else if (request == worker->head_request)
+        worker_head_up(worker, link);
+    else if (worker_peer_owns(worker, 0, request, &peer))
+        worker_peer_up(worker, peer, link);
+    else
+        actor_link_close(worker->self, link);
+}
+
+static void link_down(struct worker *worker, const struct io_event *event)
+{
+    uint64_t link = event->link_down.link, request = event->link_down.request;
+    struct peer *peer;
+    bool is_head = link != 0 ? link == worker->head_link : request == worker->head_request && worker->head_request != 0;
+    if (is_head) {
+        worker_head_down(worker, event->link_down.error);
+        return;
+    }
+    if (worker_peer_owns(worker, link, request, &peer)) {
+        worker_peer_down(worker, peer);
+        return;
+    }
+    worker_links_down(worker, link);
+}
+
+static void received(struct worker *worker, const struct io_event *event)
+{
+    uint64_t id = event->recv.link;
+    uint16_t message = event->recv.message;
+    struct blob *body = event->recv.body, *bulk = event->recv.bulk;
+    struct worker_link *link = map_get(worker->links, map_key(id));
+    struct peer *peer;
+    enum dj_error error = DJ_OK;
+    if (link != NULL) {
+        worker_links_message(worker, link, message, body, bulk);
+    } else if (id == worker->head_link) {
+        error = worker_head_message(worker, message, body, bulk);
+        if (error != DJ_OK) {
+            log_write(LOG_ERROR, "worker", "the head said what it may not: %s message=%s", dj_error_text(error), wire_name(message));
+            actor_link_close(worker->self, id);
+            worker_head_down(worker, error);
+        }
+    } else if (worker_peer_owns(worker, id, 0, &peer)) {
+        error = worker_peer_message(worker, peer, message, body, bulk);
+        if (error != DJ_OK) {
+            actor_link_close(worker->self, id);
+            worker_peer_down(worker, peer);
+        }
+    }
+    blob_drop(body);
+    blob_drop(bulk);
+}
+
+static void stop(struct worker *worker)
+{
+    if (worker->is_stopping)
+        return;
+    worker->is_stopping = true;
+    worker->stop_at_ns = actor_now_ns(worker->self) + STOP_WITHIN_NS;
+    log_write(LOG_INFO, "worker", "stopping in_flight=%u", map_count(worker->flights));
+    worker_head_leave(worker);
+}
+
+// A stop ends the process once the device is idle, or when it takes too long; a drain once the last session has gone.
+static void stop_if_done(struct worker *worker)
+{
+    if (worker->is_draining && !worker->is_stopping && map_count(worker->sessions) == 0)
+        stop(worker);
+    if (worker->is_stopping && (map_count(worker->flights) == 0 || actor_now_ns(worker->self) >= worker->stop_at_ns))
+        actor_exit(worker->self, 0);
+}
+
+static void worker_event(struct worker *worker, const struct io_event *event)
+{
+    switch (event->kind) {
+    case IO_RECV: received(worker, event); break;
+    case IO_LINK_UP: link_up(worker, event); break;
+    case IO_LINK_DOWN: link_down(worker, event); break;
+    case IO_DEVICE_DONE: device_done(worker, event->device_done.list); break;
+    case IO_SUBMIT:
+        if (event->submit.verb == WORKER_STOP)
+            stop(worker);
+        break;
+    case IO_START:
+    case IO_WRITABLE:
+    case IO_TIMER:
+    case IO_STORE_DONE:
+    case IO_COMPUTE_DONE: break;
+    }
+}
+
+static void worker_timer(struct worker *worker, uint32_t number)
+{
+    switch (number) {
+    case TIMER_HEAD: worker_head_dial(worker); break;
+    case TIMER_BEAT: worker_head_beat(worker); break;
+    case TIMER_BATCH: worker_serve_flush(worker); break;
+    case TIMER_JOURNAL: worker_journal_flush(worker); break;
+    case TIMER_SWEEP:
+        actor_timer(worker->self, TIMER_SWEEP, actor_now_ns(worker->self) + SWEEP_EVERY_NS);
+        worker_sessions_sweep(worker);
+        worker_leaves_sweep(worker);
+        worker_imports_sweep(worker);
+        worker_peer_fetches_pump(worker);
+        if (map_count(worker->flights) == 0 && worker->load.executions != worker->trimmed_at) {
+            worker->trimmed_at = worker->load.executions;
+            exec_trim(worker->exec);
+        }
+        worker_pump(worker);
+        break;
+    default: break;
+    }
+}
+
+static enum dj_error worker_receive(struct actor *self, void *state, struct letter *letter)
+{
+    struct worker *worker = state;
+    worker->self = self;
+    arena_reset(worker->arena);
+    if (letter->kind == LETTER_EVENT)
+        worker_event(worker, &letter->event);
+    else if (letter->kind == LETTER_TIMER)
+        worker_timer(worker, letter->number);
+    stop_if_done(worker);
+    return DJ_OK;
+}
+
+// Life ---------------------------------------------------------------------------------------------------------------
+
+static void leaf_dropped(void *context, struct hash128 content)
+{
+    worker_serve_tell(context, content, 0, false);
+}
+
+static enum dj_error make_tables(struct worker *worker)
+{
+    enum dj_error error = map_make(WORKER_LINKS_MAX, &worker->links);
+    if (error == DJ_OK)
+        error = map_make(WORKER_SESSIONS_MAX, &worker->sessions);
+    if (error == DJ_OK)
+        error = map_make(WORKER_WANTS_MAX, &worker->wants);
+    if (error == DJ_OK)
+        error = map_make(WORKER_PEERS_MAX, &worker->peers);
+    if (error == DJ_OK)
+        error = map_make(1 << 20, &worker->flights);
+    if (error == DJ_OK)
+        error = arena_make(ARENA_CHUNK, ARENA_MAX, &worker->arena);
+    return error;
+}
+
+static enum dj_error worker_start(struct actor *self, void *state, const void *argument)
+{
+    struct worker *worker = state;
+    worker->self = self;
+    worker->config = *(const struct worker_config *)argument;
+    worker->incarnation = worker->config.incarnation;
+    if (worker->config.grace_ns == 0)
+        worker->config.grace_ns = WORKER_GRACE_NS;
+    worker->journal_next = 1;
+    list_init(&worker->serving);
+    list_init(&worker->peer_fetches);
+    list_init(&worker->gone);
+    list_init(&worker->imports);
+    list_init(&worker->journal);
+    if (worker->config.devices == 0)
+        return DJ_E_NO_DEVICE;
+    enum dj_error error = make_tables(worker);
+    if (error == DJ_OK)
+        error = exec_make(worker->config.device[0], &worker->exec);
+    if (error != DJ_OK)
+        return error;
+    exec_on_leaf_dropped(worker->exec, leaf_dropped, worker);
+    actor_accept_links(self);
+    actor_accept_submits(self);
+    actor_timer(self, TIMER_SWEEP, actor_now_ns(self) + SWEEP_EVERY_NS);
+    worker_head_dial(worker);
+    return DJ_OK;
+}
+
+static void free_links(struct worker *worker)
+{
+    uint32_t cursor = 0;
+    for (struct worker_link *link; worker->links != NULL && (link = map_next(worker->links, &cursor, NULL)) != NULL;) {
+        worker_link_plans_free(link);
+        free(link);
+    }
+    cursor = 0;
+    for (void *entry; worker->wants != NULL && (entry = map_next(worker->wants, &cursor, NULL)) != NULL;)
+        free(entry);
+    cursor = 0;
+    for (void *entry; worker->peers != NULL && (entry = map_next(worker->peers, &cursor, NULL)) != NULL;)
+        free(entry);
+}
+
+static void free_flights(struct worker *worker)
+{
+    uint32_t cursor = 0;
+    for (struct flight *flight; worker->flights != NULL && (flight = map_next(worker->flights, &cursor, NULL)) != NULL;) {
+        if (flight->kind == OWNER_WORK)
+            worker_work_free(flight->work);
+        if (flight->kind == OWNER_LEAF_OUT)
+            free(flight->served);
+        free(flight);
+    }
+}
+
+static void worker_end(struct actor *self, void *state)
+{
+    struct worker *worker = state;
+    worker->self = self;
+    free_links(worker);
+    worker_sessions_free(worker);
+    free_flights(worker);
+    list_each(node, &worker->serving) {
+        list_remove(node);
+        free(list_entry(node, struct served, list));
+    }
+    list_each(node, &worker->imports) {
+        list_remove(node);
+        free(list_entry(node, struct import, list));
+    }
+    list_each(node, &worker->peer_fetches) {
+        list_remove(node);
+        worker_work_free(list_entry(node, struct work, stream));
+    }
+    worker_journal_free(worker);
+    free(worker->gained);
+    free(worker->dropped);
+    free(worker->to_store);
+    map_free(worker->links);
+    map_free(worker->sessions);
+    map_free(worker->wants);
+    map_free(worker->peers);
+    map_free(worker->flights);
+    arena_free(worker->arena);
+    exec_free(worker->exec);
+}
+
+const struct actor_class worker_class = {
+    .name = "worker",
+    .state_bytes = sizeof(struct worker),
+    .mailbox_capacity = MAILBOX,
+    .start = worker_start,
+    .receive = worker_receive,
+    .end = worker_end,
+};

@@ -1,0 +1,105 @@
+// Packs: a few hundred constant operands in the layout that a kernel wants. Shared by every device of the process: a lock guards the
+// list, never the packing; a pack in use is never evicted.
+
+#include "gpu_worker/kernels/cpu.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/assert.h"
+#include "core/base/bits.h"
+#include "core/base/list.h"
+
+struct pack {
+    struct list node;               // in `packs`, most recently used last
+    struct pack_key key;
+    size_t bytes;
+    uint32_t users;
+    bool is_filled;
+    float *data;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct list packs = {&packs, &packs};
+static size_t used_bytes;
+
+static struct pack *find(const struct pack_key *key)
+{
+    list_each(node, &packs) {
+        struct pack *pack = list_entry(node, struct pack, node);
+        if (memcmp(&pack->key, key, sizeof *key) == 0)
+            return pack;
+    }
+    return NULL;
+}
+
+static void evict_for(size_t bytes)
+{
+    list_each(node, &packs) {
+        if (used_bytes + bytes <= PACK_BYTES_MAX)
+            return;
+        struct pack *pack = list_entry(node, struct pack, node);
+        if (pack->users > 0)
+            continue;
+        used_bytes -= pack->bytes;
+        list_remove(&pack->node);
+        free(pack->data);
+        free(pack);
+    }
+}
+
+static struct pack *insert(const struct pack_key *key, size_t bytes)
+{
+    evict_for(bytes);
+    if (used_bytes + bytes > PACK_BYTES_MAX)
+        return NULL;
+    struct pack *pack = calloc(1, sizeof *pack);
+    float *data = aligned_alloc(64, bytes);
+    if (pack == NULL || data == NULL) {
+        free(pack);
+        free(data);
+        return NULL;
+    }
+    *pack = (struct pack){.key = *key, .bytes = bytes, .users = 1, .data = data};
+    used_bytes += bytes;
+    list_push(&packs, &pack->node);
+    return pack;
+}
+
+struct pack *pack_acquire(const struct pack_key *key, size_t bytes, bool *is_new)
+{
+    bytes = size_round_up(bytes, 64);
+    if (bytes == 0 || bytes > PACK_BYTES_MAX)
+        return NULL;
+
+    pthread_mutex_lock(&lock);
+    struct pack *pack = find(key);
+    if (pack == NULL) {
+        pack = insert(key, bytes);
+        *is_new = pack != NULL;
+    } else if (!pack->is_filled || pack->bytes != bytes) {
+        pack = NULL;                // another device is filling it: this call packs for itself
+    } else {
+        *is_new = false;
+        pack->users++;
+        list_remove(&pack->node);
+        list_push(&packs, &pack->node);
+    }
+    pthread_mutex_unlock(&lock);
+    return pack;
+}
+
+float *pack_data(struct pack *pack)
+{
+    return pack->data;
+}
+
+void pack_release(struct pack *pack)
+{
+    pthread_mutex_lock(&lock);
+    assert(pack->users > 0);
+    pack->users--;
+    pack->is_filled = true;
+    pthread_mutex_unlock(&lock);
+}

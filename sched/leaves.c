@@ -1,0 +1,255 @@
+// Leaves: which worker holds which content, and the way of leaves into the store (offer, need, data in chunks, checked, committed) and out of
+// it again (get).
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/log.h"
+#include "sched/state.h"
+
+struct head_leaf *leaf_see(struct head *head, struct hash128 content, uint64_t bytes)
+{
+    struct head_leaf *leaf = map_get(head->leaves, content);
+
+    if (leaf != NULL)
+        return leaf;
+    leaf = calloc(1, sizeof *leaf);
+    if (leaf == NULL || map_put(head->leaves, content, leaf) != DJ_OK) {
+        free(leaf);
+        return NULL;
+    }
+    leaf->content = content;
+    leaf->bytes = bytes;
+    return leaf;
+}
+
+static void drop_assembly(struct head *head, struct head_leaf *leaf)
+{
+    if (leaf->assembly != NULL)
+        head->assembly_bytes -= leaf->bytes;
+    blob_drop(leaf->assembly);
+    leaf->assembly = NULL;
+    leaf->assembled_bytes = 0;
+    leaf->from_link = 0;
+}
+
+void leaf_offered(struct head *head, struct head_link *link, const struct wire_leaf_offer *offer)
+{
+    struct wire_leaf *lacking = arena_alloc(head->arena, (offer->leaves_count + 1) * sizeof *lacking);
+    struct wire_leaf *have = arena_alloc(head->arena, (offer->leaves_count + 1) * sizeof *have);
+    struct wire_leaf_need need = {.leaves = lacking};
+    struct wire_leaf_ok ok = {.durable = true, .leaves = have};
+
+    if (lacking == NULL || have == NULL)
+        return;
+    for (uint32_t i = 0; i < offer->leaves_count; i++) {
+        struct head_leaf *leaf = leaf_see(head, offer->leaves[i].content, offer->leaves[i].bytes);
+        struct wire_leaf named = {.content = offer->leaves[i].content, .bytes = offer->leaves[i].bytes};
+        if (leaf == NULL)
+            continue;
+        leaf->bytes = leaf->is_stored ? leaf->bytes : offer->leaves[i].bytes;
+        if (leaf->is_stored) {
+            have[ok.leaves_count++] = named;
+        } else if (leaf->from_link == 0) {
+            leaf->from_link = link->link;
+            lacking[need.leaves_count++] = named;
+        }
+        // A leaf that is on its way from somebody else is neither: every worker hears when the store has it.
+    }
+    if (need.leaves_count > 0)
+        head_send(head, link->link, WIRE_LEAF_NEED, wire_leaf_need_encode(&need));
+    if (ok.leaves_count > 0)
+        head_send(head, link->link, WIRE_LEAF_OK, wire_leaf_ok_encode(&ok));
+}
+
+static void commit_leaf(struct head *head, struct head_leaf *leaf, uint64_t link)
+{
+    uint8_t key[RECORD_KEY_MAX];
+    struct store_batch *batch = batch_make();
+    struct store_item *item =
+        batch == NULL ? NULL : batch_add(batch, STORE_PUT_IF_ABSENT, STORE_LEAF, key, record_key_leaf(leaf->content, key));
+
+    if (item == NULL) {
+        batch_free(batch);
+        drop_assembly(head, leaf);
+        return;
+    }
+    item->value = blob_hold(leaf->assembly);
+    item->value_bytes = leaf->assembly->bytes;
+    struct head_ticket *ticket = head_ticket(head, actor_store_commit(head->self, batch), TICKET_LEAF);
+    if (ticket != NULL) {
+        ticket->hash = leaf->content;
+        ticket->link = link;
+    }
+}
+
+void leaf_data(struct head *head, struct head_link *link, const struct wire_leaf_data *data, struct blob *bulk)
+{
+    struct head_leaf *leaf = map_get(head->leaves, data->content);
+    uint64_t bytes = bulk == NULL ? 0 : bulk->bytes;
+
+    if (leaf == NULL || leaf->from_link != link->link || leaf->is_stored)
+        return;
+    if (leaf->assembly == NULL) {
+        if (data->offset != 0 || data->bytes != leaf->bytes || head->assembly_bytes + leaf->bytes > HEAD_ASSEMBLY_BYTES_MAX ||
+            (leaf->assembly = blob_make(leaf->bytes)) == NULL) {
+            head_reply_failed(head, link->link, 0, DJ_E_NO_MEMORY, "the head cannot take a leaf of %" PRIu64 " bytes", data->bytes);
+            leaf->from_link = 0;
+            return;
+        }
+        head->assembly_bytes += leaf->bytes;
+    }
+    if (data->offset != leaf->assembled_bytes || bytes > leaf->bytes - leaf->assembled_bytes) {
+        drop_assembly(head, leaf);
+        head_reply_failed(head, link->link, 0, DJ_E_MALFORMED, "a leaf's chunks are out of order or too long");
+        return;
+    }
+    if (bytes > 0)
+        memcpy(leaf->assembly->data + leaf->assembled_bytes, bulk->data, bytes);
+    leaf->assembled_bytes += bytes;
+    if (leaf->assembled_bytes < leaf->bytes)
+        return;
+    if (!hash128_equal(hash128(leaf->assembly->data, leaf->assembly->bytes), leaf->content)) {
+        drop_assembly(head, leaf);
+        head_reply_failed(head, link->link, 0, DJ_E_FRAME_CORRUPT, "a leaf's bytes are not what its name says");
+        return;
+    }
+    commit_leaf(head, leaf, link->link);
+}
+
+void leaf_stored(struct head *head, struct head_ticket *ticket, enum dj_error error)
+{
+    struct head_leaf *leaf = map_get(head->leaves, ticket->hash);
+
+    if (leaf == NULL)
+        return;
+    uint64_t bytes = leaf->bytes;
+    drop_assembly(head, leaf);
+    if (error != DJ_OK) {
+        head_reply_failed(head, ticket->link, 0, error, "the store cannot take a leaf of %" PRIu64 " bytes: %s", bytes, dj_error_text(error));
+        return;
+    }
+    leaf->is_stored = true;
+    head->leaves_stored++;
+    head->leaf_bytes_stored += bytes;
+    struct wire_leaf named = {.content = leaf->content, .bytes = bytes};
+    struct wire_leaf_ok ok = {.durable = true, .leaves = &named, .leaves_count = 1};
+    // Every worker hears of it: others may have offered the same leaf while it was on its way.
+    for (uint32_t i = 0; i < HEAD_WORKERS_MAX; i++)
+        if (head->worker[i] != NULL)
+            head_send(head, head->worker[i]->link, WIRE_LEAF_OK, wire_leaf_ok_encode(&ok));
+}
+
+void leaf_get(struct head *head, struct head_link *link, const struct wire_leaf_get *get)
+{
+    struct head_leaf *leaf = map_get(head->leaves, get->content);
+    struct store_batch *batch = batch_make();
+    uint8_t key[RECORD_KEY_MAX];
+
+    if (leaf == NULL || !leaf->is_stored || batch == NULL ||
+        batch_add(batch, STORE_GET, STORE_LEAF, key, record_key_leaf(get->content, key)) == NULL) {
+        batch_free(batch);
+        head_reply_failed(head, link->link, get->request, DJ_E_LEAF_UNKNOWN, "the store does not have this leaf");
+        return;
+    }
+    struct head_ticket *ticket = head_ticket(head, actor_store_read(head->self, batch), TICKET_LEAF_READ);
+    if (ticket != NULL) {
+        ticket->hash = get->content;
+        ticket->link = link->link;
+        ticket->request = get->request;
+    }
+}
+
+void leaf_read_done(struct head *head, struct head_ticket *ticket, enum dj_error error, struct store_result *result)
+{
+    if (map_get(head->links, map_key(ticket->link)) == NULL)
+        return;
+    if (error == DJ_OK && result->entries == 0)
+        error = DJ_E_LEAF_UNKNOWN;
+    struct blob *value = error == DJ_OK ? result->entry[0].value : NULL;
+    if (error == DJ_OK && !hash128_equal(hash128(value->data, value->bytes), ticket->hash))
+        error = DJ_E_STORE_CORRUPT;
+    if (error != DJ_OK) {
+        head_reply_failed(head, ticket->link, ticket->request, error, "the store cannot give this leaf: %s", dj_error_text(error));
+        return;
+    }
+    uint64_t offset = 0;
+    do {
+        uint64_t chunk = value->bytes - offset < WIRE_CHUNK_BYTES ? value->bytes - offset : WIRE_CHUNK_BYTES;
+        struct wire_leaf_data data = {.content = ticket->hash, .bytes = value->bytes, .offset = offset};
+        struct blob *body = wire_leaf_data_encode(&data);
+        if (body == NULL)
+            return;
+        actor_send(head->self, ticket->link, WIRE_LEAF_DATA, body, chunk > 0 ? blob_hold(value) : NULL, offset, chunk, 0);
+        offset += chunk;
+    } while (offset < value->bytes);
+}
+
+static void drop_holder(struct head_leaf *leaf, uint32_t worker)
+{
+    for (uint32_t i = 0; i < leaf->holders; i++)
+        if (leaf->holder[i] == worker) {
+            leaf->holder[i] = leaf->holder[--leaf->holders];
+            return;
+        }
+}
+
+void leaf_holds(struct head *head, struct head_worker *worker, const struct wire_holds *holds)
+{
+    for (uint32_t i = 0; i < holds->gained_count; i++) {
+        struct head_leaf *leaf = leaf_see(head, holds->gained[i].content, holds->gained[i].bytes);
+        if (leaf == NULL)
+            continue;
+        drop_holder(leaf, worker->id);
+        if (leaf->holders < LEAF_HOLDERS_MAX)
+            leaf->holder[leaf->holders++] = worker->id;
+    }
+    for (uint32_t i = 0; i < holds->dropped_count; i++) {
+        struct head_leaf *leaf = map_get(head->leaves, holds->dropped[i].content);
+        if (leaf != NULL)
+            drop_holder(leaf, worker->id);
+    }
+}
+
+// Leaves only: values are located by their owner's session until the lineage of handles is kept here.
+void leaf_locate(struct head *head, struct head_link *link, const struct wire_locate *locate)
+{
+    struct wire_location location[LEAF_HOLDERS_MAX];
+    struct wire_located located = {.request = locate->request, .locations = location};
+    struct head_leaf *leaf = map_get(head->leaves, locate->content);
+
+    if (leaf != NULL) {
+        located.in_store = leaf->is_stored;
+        for (uint32_t i = 0; i < leaf->holders; i++) {
+            const struct head_worker *worker = worker_find(head, leaf->holder[i]);
+            if (worker == NULL || worker == link->worker)
+                continue;
+            struct wire_location *at = &location[located.locations_count++];
+            *at = (struct wire_location){.worker = worker->id, .incarnation = worker->incarnation};
+            memcpy(at->address_unix, worker->address_unix, sizeof at->address_unix);
+            memcpy(at->address_tcp, worker->address_tcp, sizeof at->address_tcp);
+            memcpy(at->host, worker->host, sizeof at->host);
+        }
+    }
+    head_send(head, link->link, WIRE_LOCATED, wire_located_encode(&located));
+}
+
+void leaves_worker_gone(struct head *head, const struct head_worker *worker)
+{
+    uint32_t cursor = 0;
+    struct head_leaf *leaf;
+
+    while ((leaf = map_next(head->leaves, &cursor, NULL)) != NULL)
+        drop_holder(leaf, worker->id);
+}
+
+void leaves_link_down(struct head *head, uint64_t link)
+{
+    uint32_t cursor = 0;
+    struct head_leaf *leaf;
+
+    while ((leaf = map_next(head->leaves, &cursor, NULL)) != NULL)
+        if (leaf->from_link == link && !leaf->is_stored && (leaf->assembly == NULL || leaf->assembled_bytes < leaf->bytes))
+            drop_assembly(head, leaf);
+}

@@ -1,0 +1,44 @@
+// Sched: the head's actor: membership, sessions and grants, the plan registry with its annotations, placement, the journal's way into
+// the store, where leaves are, and what people ask. Pure: events in, effects out (core/actors).
+//
+// States of the head: STARTING (reads the store, commits its generation; messages wait), SERVING, STOPPING.
+
+#ifndef SCHED_SCHED_H
+#define SCHED_SCHED_H
+
+#include <stdint.h>
+
+#include "core/actors/actor.h"
+#include "core/base/hash.h"
+
+enum {
+    HEAD_WORKERS_MAX = 1024,
+    HEAD_DEVICES_MAX = 4096,
+    HEAD_SESSIONS_MAX = 1 << 16,
+    HEAD_PLANS_MAX = 1 << 16,
+    HEAD_LEAVES_MAX = 1 << 20,
+    HEAD_LINKS_MAX = 1 << 16,
+    HEAD_PARKED_MAX = 1024,             // messages that wait while the head is STARTING
+    HEAD_ASSEMBLIES_MAX = 256,          // leaves on their way into the store
+};
+#define HEAD_LEASE_NS ((uint64_t)4000000000)
+#define HEAD_HEARTBEAT_NS ((uint64_t)500000000)
+#define HEAD_GRACE_NS ((uint64_t)30000000000)
+#define HEAD_ASSEMBLY_BYTES_MAX ((uint64_t)1 << 34)
+
+// IO_SUBMIT verbs the head takes.
+enum head_verb { HEAD_STOP = 1 };
+
+struct head_config {
+    char address[128];                  // as people should write it: "127.0.0.1:7070"
+    char version[32];
+    struct hash128 token;               // zero: none asked for
+    uint64_t incarnation;               // random, by the composition root
+    int64_t wall_offset_ns;             // wall clock minus the driver's clock
+    uint32_t pid;
+};
+
+// A root actor; its argument is a struct head_config.
+extern const struct actor_class head_class;
+
+#endif

@@ -1,0 +1,554 @@
+// What the recorder promises: views and in-place writes mean what PyTorch means by them (against a brute-force twin of storages, over
+// random programs), dead work is dropped, the same step is the same plan, and memory that nobody sees any more is donated.
+
+#include "frontend/client/recorder/recorder.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/srg/bindings.h"
+#include "tests/frontend/client/bench.h"
+#include "tests/lib/case.h"
+
+static const struct recorded_at nowhere;
+static const struct dj_attr alpha_1 = {.kind = DJ_ATTR_INT, .value.i = 1};
+
+static struct dj_tensor add(struct bench *bench, const struct dj_tensor *a, const struct dj_tensor *b)
+{
+    return bench_op(bench, OP_ADD, a, b, &alpha_1, 1);
+}
+
+static struct dj_tensor slice(struct bench *bench, const struct dj_tensor *a, int64_t dim, int64_t start, int64_t end, int64_t step)
+{
+    struct dj_attr attr[4] = {BENCH_INT(dim), BENCH_INT(start), BENCH_INT(end), BENCH_INT(step)};
+    return bench_op(bench, OP_SLICE, a, NULL, attr, 4);
+}
+
+static void write_to(struct bench *bench, const struct dj_tensor *to, const struct dj_tensor *from)
+{
+    struct fault fault = {0};
+    enum dj_error error = recorder_write(bench->recorder, to, from, nowhere, &fault);
+    if (error != DJ_OK)
+        fail_msg("write: %s %s", dj_error_name(error), fault.text);
+}
+
+static void expect(struct bench *bench, const struct dj_tensor *tensor, const float *expected, size_t count)
+{
+    float data[64];
+    bench_read(bench, tensor, data);
+    for (size_t i = 0; i < count; i++)
+        if (data[i] != expected[i])
+            fail_msg("element %zu is %g, not %g", i, (double)data[i], (double)expected[i]);
+}
+
+static struct dj_tensor upload_range(struct bench *bench, uint32_t rank, const int64_t *size)
+{
+    float data[64];
+    for (int i = 0; i < 64; i++)
+        data[i] = (float)i;
+    return bench_upload(bench, data, rank, size);
+}
+
+// Single behaviours -----------------------------------------------------------------------------------------------------------
+
+static void a_sum_is_read_back(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 2, (int64_t[]){2, 3}), y = add(bench, &x, &x);
+    expect(bench, &y, (float[]){0, 2, 4, 6, 8, 10}, 6);
+    assert_int_equal(bench->fetches, 0);
+    bench_drop(bench, &x);
+    bench_drop(bench, &y);
+}
+
+static void a_write_through_a_slice_is_seen_by_the_whole(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 2, (int64_t[]){4, 2}), ones = bench_upload(bench, (float[]){1, 1, 1, 1}, 2, (int64_t[]){2, 2});
+    struct dj_tensor part = slice(bench, &x, 0, 1, 3, 1), sum = add(bench, &part, &ones);
+    write_to(bench, &part, &sum);
+    expect(bench, &x, (float[]){0, 1, 3, 4, 5, 6, 6, 7}, 8);
+    assert_int_equal(recorder_stats(bench->recorder).views_restrided, 0);
+    bench_drop(bench, &x);
+    bench_drop(bench, &ones);
+    bench_drop(bench, &sum);
+}
+
+static void a_view_made_before_a_write_sees_it_through_the_same_ops(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 2, (int64_t[]){2, 3});
+    struct dj_attr dims[2] = {BENCH_INT(0), BENCH_INT(1)};
+    struct dj_tensor t = bench_op(bench, OP_TRANSPOSE, &x, NULL, dims, 2), y = add(bench, &x, &x);
+    write_to(bench, &x, &y);
+    bench_flush(bench);
+    expect(bench, &t, (float[]){0, 6, 2, 8, 4, 10}, 6);
+    assert_int_equal(recorder_stats(bench->recorder).views_restrided, 0);
+    bench_drop(bench, &x);
+    bench_drop(bench, &y);
+}
+
+static void a_fresh_storage_reads_as_zeros_and_keeps_what_is_written_to_a_part(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = {.cell = recorder_cell(bench->recorder, 0), .dtype = DTYPE_F32, .rank = 1, .size = {6}, .stride = {1}};
+    struct dj_tensor two = upload_range(bench, 1, (int64_t[]){2});
+    expect(bench, &x, (float[]){0, 0, 0, 0, 0, 0}, 6);
+    struct dj_tensor part = slice(bench, &x, 0, 3, 5, 1);
+    write_to(bench, &part, &two);
+    expect(bench, &x, (float[]){0, 0, 0, 0, 1, 0}, 6);
+    bench_drop(bench, &x);
+    bench_drop(bench, &two);
+}
+
+static void a_write_converts_the_dtype_and_broadcasts(void **state)
+{
+    struct bench *bench = bench_make(state);
+    int64_t number = 7;
+    struct dj_tensor meta = {.dtype = DTYPE_I64, .rank = 0}, seven;
+    assert_ok(recorder_upload(bench->recorder, 0, &number, &meta, nowhere, &seven, NULL));
+    struct dj_tensor x = upload_range(bench, 2, (int64_t[]){2, 2});
+    write_to(bench, &x, &seven);
+    expect(bench, &x, (float[]){7, 7, 7, 7}, 4);
+    bench_drop(bench, &x);
+    bench_drop(bench, &seven);
+}
+
+static void reading_bits_as_another_dtype_is_refused_by_name(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), bits = x;
+    bits.dtype = DTYPE_I32;
+    struct value *value;
+    struct fault fault;
+    assert_error(DJ_E_UNSUPPORTED, recorder_want(bench->recorder, &bits, nowhere, &value, &fault));
+    assert_non_null(strstr(fault.text, "int32"));
+    bench_drop(bench, &x);
+}
+
+static void dead_work_is_not_submitted(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), dead = add(bench, &x, &x), deader = add(bench, &dead, &x);
+    struct dj_tensor part = slice(bench, &x, 0, 1, 3, 1), alive = add(bench, &x, &x);
+    (void)part;                         // a view that nobody reads
+    bench_drop(bench, &dead);
+    bench_drop(bench, &deader);
+    bench_flush(bench);
+    assert_int_equal(bench->nodes, 1);
+    assert_int_equal(bench->kept, 1);
+    assert_int_equal(recorder_stats(bench->recorder).ops_dropped, 3);
+    bench_drop(bench, &x);
+    bench_drop(bench, &alive);
+}
+
+static void a_long_chain_of_dead_ops_does_not_overflow_the_stack(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), y = add(bench, &x, &x);
+    for (int i = 0; i < 200000; i++) {
+        struct dj_tensor next = add(bench, &y, &x);
+        bench_drop(bench, &y);
+        y = next;
+    }
+    bench_drop(bench, &y);
+    bench_flush(bench);
+    assert_int_equal(bench->submissions, 0);
+    bench_drop(bench, &x);
+}
+
+// A loop as a program writes it: a state that every step replaces, a scalar that it looks at.
+static void every_step_of_a_loop_is_the_same_plan_and_a_few_bytes(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), y = add(bench, &x, &x);
+    bench_flush(bench);
+    struct binding_history history = {0};
+    struct hash128 first = {0};
+    for (int step = 0; step < 6; step++) {
+        struct dj_tensor part = slice(bench, &y, 0, 1 + step % 2, 4, 1), next = add(bench, &y, &x);
+        struct dj_attr size = BENCH_INTS(((int64_t[]){3 - step % 2, 1}), 2);
+        struct dj_tensor column = bench_op(bench, OP_VIEW_SIZES, &part, NULL, &size, 1), sum = add(bench, &column, &column);
+        bench_drop(bench, &y);
+        y = next;
+        bench_flush(bench);
+        bench_drop(bench, &sum);
+        if (step == 0) {
+            first = bench->fingerprint;
+            history_init(&history, bench->words);
+        }
+        assert_true(hash128_equal(bench->fingerprint, first));
+        struct writer writer = writer_make(4096);
+        bindings_encode(&history, bench->word, &writer);
+        if (step >= 4)
+            assert_true(writer.length <= 24);
+        writer_free(&writer);
+        assert_ok(history_push(&history, bench->word));
+    }
+    assert_int_equal(recorder_stats(bench->recorder).plans, 2);
+    history_free(&history);
+    bench_drop(bench, &x);
+    bench_drop(bench, &y);
+}
+
+static void what_nobody_else_sees_is_donated_and_what_a_cell_sees_is_not(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), a = add(bench, &x, &x), b = add(bench, &a, &x);
+    bench_flush(bench);
+    struct dj_tensor c = add(bench, &a, &b);
+    bench_drop(bench, &a);              // only `c` needs it now; b lives on
+    bench_flush(bench);
+    assert_int_equal(bench->inputs, 2);
+    assert_int_equal(bench->donated, 1);
+    assert_int_equal(bench->eval[0].handles, 2);
+    expect(bench, &c, (float[]){0, 5, 10, 15}, 4);
+    bench_drop(bench, &b);
+    bench_drop(bench, &c);
+    recorder_flush_releases(bench->recorder);
+    assert_int_equal(bench->eval[0].handles, 0);
+    assert_int_equal(recorder_stats(bench->recorder).handles_live, 0);
+    bench_drop(bench, &x);
+}
+
+static void what_was_read_after_a_plan_is_answered_with_it_the_next_time(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), y = add(bench, &x, &x);
+    bench_flush(bench);
+    for (int step = 0; step < 5; step++) {
+        struct dj_tensor next = add(bench, &y, &x), twice = add(bench, &next, &next);
+        bench_drop(bench, &y);
+        y = next;
+        bench_flush(bench);
+        float data[4];
+        bench_read(bench, &y, data);
+        bench_read(bench, &twice, data);
+        bench_drop(bench, &twice);
+    }
+    assert_int_equal(bench->fetches, 2);        // the first step's
+    assert_true(recorder_stats(bench->recorder).reads_predicted >= 8);
+    bench_drop(bench, &x);
+    bench_drop(bench, &y);
+}
+
+static void a_value_used_on_another_device_is_imported_once(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), y = add(bench, &x, &x), there, again;
+    assert_ok(recorder_to_device(bench->recorder, &y, 1, nowhere, &there, NULL));
+    again = add(bench, &there, &there);
+    expect(bench, &again, (float[]){0, 4, 8, 12}, 4);
+    assert_int_equal(bench->submissions, 2);
+    assert_int_equal(bench->eval[1].handles, 2);
+    struct dj_tensor more = add(bench, &there, &again);
+    expect(bench, &more, (float[]){0, 6, 12, 18}, 4);
+    assert_int_equal(bench->eval[1].handles, 3);
+    bench_drop(bench, &x);
+    bench_drop(bench, &y);
+    bench_drop(bench, &there);
+    bench_drop(bench, &again);
+    bench_drop(bench, &more);
+    recorder_flush_releases(bench->recorder);
+    assert_int_equal(bench->eval[0].handles + bench->eval[1].handles, 0);
+}
+
+static void a_failed_execution_is_told_to_everything_that_needs_it(void **state)
+{
+    struct bench *bench = bench_make(state);
+    bench->is_holding = true;
+    struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), y = add(bench, &x, &x);
+    bench_flush(bench);
+    recorder_failed(bench->recorder, bench->out[0].tag, DJ_E_DEVICE_MEMORY, 0, "no room for 16 bytes");
+    bench->outs = 0;
+    struct dj_tensor z = add(bench, &y, &x), fine = add(bench, &x, &x);
+    bench_flush(bench);
+    struct value *value;
+    struct dj_fault fault;
+    assert_ok(recorder_want(bench->recorder, &z, nowhere, &value, NULL));
+    assert_int_equal(recorder_value_state(bench->recorder, value), VALUE_FAILED);
+    assert_error(DJ_E_DEVICE_MEMORY, recorder_value_fault(bench->recorder, value, &fault));
+    assert_non_null(strstr(fault.text, "op ADD"));
+    recorder_unwant(bench->recorder, value);
+    assert_int_equal(bench->nodes, 1);
+    bench_deliver(bench);
+    expect(bench, &fine, (float[]){0, 2, 4, 6}, 4);
+    bench_drop(bench, &x);
+    bench_drop(bench, &y);
+    bench_drop(bench, &z);
+    bench_drop(bench, &fine);
+}
+
+static void a_lost_place_loses_its_handles_but_not_the_leaves(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), y = add(bench, &x, &x);
+    bench_flush(bench);
+    recorder_place_lost(bench->recorder, 0, DJ_E_HANDLE_LOST, "the worker w0 died");
+    struct value *value;
+    assert_ok(recorder_want(bench->recorder, &y, nowhere, &value, NULL));
+    assert_int_equal(recorder_value_state(bench->recorder, value), VALUE_FAILED);
+    assert_error(DJ_E_HANDLE_LOST, recorder_value_fault(bench->recorder, value, NULL));
+    recorder_unwant(bench->recorder, value);
+    struct dj_tensor again;
+    assert_ok(recorder_to_device(bench->recorder, &x, 1, nowhere, &again, NULL));
+    struct dj_tensor z = add(bench, &again, &again);
+    expect(bench, &z, (float[]){0, 2, 4, 6}, 4);
+    bench_drop(bench, &x);
+    bench_drop(bench, &y);
+    bench_drop(bench, &z);
+    bench_drop(bench, &again);
+}
+
+static void after_close_every_tensor_says_why(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), y = add(bench, &x, &x);
+    recorder_close(bench->recorder, DJ_E_FORKED, "made before the fork");
+    struct value *value;
+    struct fault fault;
+    assert_error(DJ_E_FORKED, recorder_want(bench->recorder, &y, nowhere, &value, &fault));
+    assert_string_equal(fault.text, "made before the fork");
+    bench_drop(bench, &x);
+    bench_drop(bench, &y);
+    struct dj_tensor z = upload_range(bench, 1, (int64_t[]){4});
+    expect(bench, &z, (float[]){0, 1, 2, 3}, 4);
+    bench_drop(bench, &z);
+}
+
+static void empty_tensors_need_no_leaf(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = bench_upload(bench, NULL, 2, (int64_t[]){0, 3}), y = add(bench, &x, &x);
+    float none;
+    bench_read(bench, &y, &none);
+    assert_int_equal(leaf_table_stats(recorder_leaves(bench->recorder)).leaves, 0);
+    bench_drop(bench, &x);
+    bench_drop(bench, &y);
+}
+
+// Random programs against a twin of storages ----------------------------------------------------------------------------------
+
+enum { TWIN_TENSORS = 16, TWIN_STORAGES = 64, TWIN_ELEMENTS = 64, TWIN_STEPS = 80 };
+
+struct storage { struct dj_cell *cell; double element[TWIN_ELEMENTS]; };
+
+struct twin {
+    struct bench *bench;
+    struct dj_tensor tensor[TWIN_TENSORS];      // each with a hold on its cell
+    uint32_t tensors;
+    struct storage storage[TWIN_STORAGES];
+};
+
+static struct storage *storage_of(struct twin *twin, const struct dj_cell *cell)
+{
+    for (int i = 0; i < TWIN_STORAGES; i++)
+        if (twin->storage[i].cell == cell)
+            return &twin->storage[i];
+    return NULL;
+}
+
+static int64_t count_of(const struct dj_tensor *t)
+{
+    int64_t count = 1;
+    for (uint32_t d = 0; d < t->rank; d++)
+        count *= t->size[d];
+    return count;
+}
+
+// The n-th element in row-major order.
+static double *element(struct twin *twin, const struct dj_tensor *t, int64_t n)
+{
+    int64_t at = t->offset;
+    for (uint32_t d = t->rank; d-- > 0;) {
+        at += n % t->size[d] * t->stride[d];
+        n /= t->size[d];
+    }
+    assert_true(at >= 0 && at < TWIN_ELEMENTS);
+    return &storage_of(twin, t->cell)->element[at];
+}
+
+static void twin_keep(struct twin *twin, struct dj_tensor t, bool is_new)
+{
+    if (!is_new)
+        recorder_cell_hold(t.cell);
+    else if (storage_of(twin, t.cell) == NULL) {
+        struct storage *storage = storage_of(twin, NULL);
+        assert_non_null(storage);
+        *storage = (struct storage){.cell = t.cell};
+    }
+    twin->tensor[twin->tensors++] = t;
+}
+
+static void twin_drop(struct twin *twin, uint32_t i)
+{
+    struct dj_cell *cell = twin->tensor[i].cell;
+    twin->tensor[i] = twin->tensor[--twin->tensors];
+    bool is_last = true;
+    for (uint32_t k = 0; k < twin->tensors; k++)
+        is_last = is_last && twin->tensor[k].cell != cell;
+    if (is_last)
+        storage_of(twin, cell)->cell = NULL;
+    recorder_cell_drop(twin->bench->recorder, cell);
+}
+
+static bool same_size(const struct dj_tensor *a, const struct dj_tensor *b)
+{
+    return a->rank == b->rank && memcmp(a->size, b->size, a->rank * sizeof a->size[0]) == 0;
+}
+
+static void step_upload(struct twin *twin, struct prng *prng)
+{
+    float data[TWIN_ELEMENTS];
+    int64_t size[2] = {(int64_t)prng_between(prng, 1, 4), (int64_t)prng_between(prng, 1, 4)};
+    for (int i = 0; i < TWIN_ELEMENTS; i++)
+        data[i] = (float)prng_between(prng, 0, 9);
+    uint32_t rank = (uint32_t)prng_between(prng, 1, 2);
+    struct dj_tensor t = bench_upload(twin->bench, data, rank, size);
+    twin_keep(twin, t, true);
+    for (int64_t n = 0; n < count_of(&t); n++)
+        *element(twin, &t, n) = (double)data[n];
+}
+
+static void step_empty(struct twin *twin, struct prng *prng)
+{
+    int64_t rows = (int64_t)prng_between(prng, 1, 4), columns = (int64_t)prng_between(prng, 1, 4);
+    struct dj_tensor t = {.cell = recorder_cell(twin->bench->recorder, 0), .dtype = DTYPE_F32, .rank = 2, .size = {rows, columns}, .stride = {columns, 1}};
+    twin_keep(twin, t, true);
+}
+
+static void step_view(struct twin *twin, struct prng *prng, const struct dj_tensor *t)
+{
+    int64_t dim = t->rank == 0 ? 0 : (int64_t)prng_between(prng, 0, t->rank - 1), size[DJ_MAX_RANK];
+    struct dj_attr attr[4];
+    uint32_t op, attrs;
+    switch (prng_between(prng, 0, 5)) {
+    case 0: {
+        if (t->rank == 0)
+            return;
+        int64_t start = (int64_t)prng_between(prng, 0, (uint64_t)t->size[dim] - 1);
+        op = OP_SLICE, attrs = 4;
+        attr[0] = BENCH_INT(dim), attr[1] = BENCH_INT(start), attr[2] = BENCH_INT((int64_t)prng_between(prng, (uint64_t)start + 1, (uint64_t)t->size[dim]));
+        attr[3] = BENCH_INT((int64_t)prng_between(prng, 1, 2));
+        break;
+    }
+    case 1:
+        if (t->rank == 0)
+            return;
+        op = OP_SELECT, attrs = 2;
+        attr[0] = BENCH_INT(dim), attr[1] = BENCH_INT((int64_t)prng_between(prng, 0, (uint64_t)t->size[dim] - 1));
+        break;
+    case 2:
+        if (t->rank < 2)
+            return;
+        op = OP_TRANSPOSE, attrs = 2;
+        attr[0] = BENCH_INT(0), attr[1] = BENCH_INT(t->rank - 1);
+        break;
+    case 3:
+        if (t->rank > 3)
+            return;
+        op = OP_UNSQUEEZE, attrs = 1;
+        attr[0] = BENCH_INT(dim);
+        break;
+    case 4: {
+        if (t->rank == 0)
+            return;
+        // What PyTorch allows anywhere: two dimensions that lie behind each other become one.
+        bool is_contiguous = true;
+        for (uint32_t d = 0; d + 1 < t->rank; d++)
+            is_contiguous = is_contiguous && (t->size[d] == 1 || t->stride[d] == t->stride[d + 1] * t->size[d + 1]);
+        if (!is_contiguous)
+            return;
+        op = OP_VIEW_SIZES, attrs = 1;
+        size[0] = count_of(t);
+        attr[0] = BENCH_INTS(size, 1);
+        break;
+    }
+    default: {
+        // A window that no op made: every second element of what the tensor spans.
+        struct dj_tensor strided = {.cell = t->cell, .dtype = t->dtype, .rank = 1, .offset = t->offset, .stride = {2}};
+        int64_t last = 0;
+        for (uint32_t d = 0; d < t->rank; d++)
+            last += (t->size[d] - 1) * t->stride[d];
+        strided.size[0] = last / 2 + 1;
+        twin_keep(twin, strided, false);
+        return;
+    }
+    }
+    twin_keep(twin, bench_op(twin->bench, op, t, NULL, attr, attrs), false);
+}
+
+static void step_compute(struct twin *twin, const struct dj_tensor *a, const struct dj_tensor *b)
+{
+    if (!same_size(a, b))
+        return;
+    struct dj_tensor sum = add(twin->bench, a, b);
+    twin_keep(twin, sum, true);
+    for (int64_t n = 0; n < count_of(&sum); n++)
+        *element(twin, &sum, n) = *element(twin, a, n) + *element(twin, b, n);
+}
+
+static void step_write(struct twin *twin, const struct dj_tensor *to, const struct dj_tensor *from)
+{
+    if (!same_size(to, from) && count_of(from) != 1)
+        return;
+    if (from->rank > to->rank)
+        return;
+    double copy[TWIN_ELEMENTS];
+    int64_t count = count_of(to), given = count_of(from);
+    for (int64_t n = 0; n < count; n++)
+        copy[n] = *element(twin, from, given == 1 ? 0 : n);
+    write_to(twin->bench, to, from);
+    for (int64_t n = 0; n < count; n++)
+        *element(twin, to, n) = copy[n];
+}
+
+static void step_read(struct twin *twin, const struct dj_tensor *t)
+{
+    float data[TWIN_ELEMENTS];
+    bench_read(twin->bench, t, data);
+    for (int64_t n = 0; n < count_of(t); n++)
+        if ((double)data[n] != *element(twin, t, n))
+            fail_msg("element %ld reads %g, not %g", (long)n, (double)data[n], *element(twin, t, n));
+}
+
+static void a_random_program_means_what_storages_mean(void **state)
+{
+    struct twin *twin = calloc(1, sizeof *twin);
+    for (uint64_t seed = 1; seed <= 400; seed++) {
+        struct prng prng = case_prng(state, seed);
+        *twin = (struct twin){.bench = bench_make(state)};
+        for (int step = 0; step < TWIN_STEPS; step++) {
+            if (twin->tensors == TWIN_TENSORS)
+                twin_drop(twin, (uint32_t)prng_between(&prng, 0, twin->tensors - 1));
+            if (twin->tensors == 0)
+                step_upload(twin, &prng);
+            struct dj_tensor a = twin->tensor[prng_between(&prng, 0, twin->tensors - 1)], b = twin->tensor[prng_between(&prng, 0, twin->tensors - 1)];
+            switch (prng_between(&prng, 0, 11)) {
+            case 0: step_upload(twin, &prng); break;
+            case 1: step_empty(twin, &prng); break;
+            case 2: case 3: case 4: step_view(twin, &prng, &a); break;
+            case 5: case 6: step_compute(twin, &a, &b); break;
+            case 7: case 8: case 9: step_write(twin, &a, &b); break;
+            case 10: prng_chance(&prng, 1, 3) ? bench_flush(twin->bench) : twin_drop(twin, 0); break;
+            default: step_read(twin, &a); break;
+            }
+        }
+        while (twin->tensors > 0) {
+            step_read(twin, &twin->tensor[0]);
+            twin_drop(twin, 0);
+        }
+        recorder_flush_releases(twin->bench->recorder);
+        assert_int_equal(twin->bench->eval[0].handles, 0);
+    }
+    free(twin);
+}
+
+CASES(a_sum_is_read_back, a_write_through_a_slice_is_seen_by_the_whole, a_view_made_before_a_write_sees_it_through_the_same_ops,
+      a_fresh_storage_reads_as_zeros_and_keeps_what_is_written_to_a_part, a_write_converts_the_dtype_and_broadcasts,
+      reading_bits_as_another_dtype_is_refused_by_name, dead_work_is_not_submitted, a_long_chain_of_dead_ops_does_not_overflow_the_stack,
+      every_step_of_a_loop_is_the_same_plan_and_a_few_bytes, what_nobody_else_sees_is_donated_and_what_a_cell_sees_is_not,
+      what_was_read_after_a_plan_is_answered_with_it_the_next_time, a_value_used_on_another_device_is_imported_once,
+      a_failed_execution_is_told_to_everything_that_needs_it, a_lost_place_loses_its_handles_but_not_the_leaves,
+      after_close_every_tensor_says_why, empty_tensors_need_no_leaf, a_random_program_means_what_storages_mean)

@@ -1,0 +1,80 @@
+// What the table promises: every op that is not a view has a kernel, views have none, and products do not depend on threads.
+
+#include "gpu_worker/kernels/kernel.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/lib/case.h"
+
+static void every_op_but_views_has_a_kernel(void **state)
+{
+    (void)state;
+    ops_init();
+    const struct kernel_table *table = kernels_cpu();
+    for (uint32_t row = 0; row < op_count(); row++) {
+        const struct op_info *op = op_at(row);
+        bool is_view = (op->flags & OP_IS_VIEW) != 0;
+        if ((table->kernel[op->number].run != NULL) == is_view)
+            fail_msg("%s %s", op->name, is_view ? "is a view but has a kernel" : "has no kernel");
+    }
+    assert_string_equal(table->backend, "cpu");
+    assert_non_null(strstr(table->numerics, "cpu "));
+}
+
+static struct tensor matrix(float *data, int64_t rows, int64_t columns)
+{
+    return (struct tensor){.data = data, .meta = {.dtype = DTYPE_F32, .rank = 2, .size = {rows, columns}, .stride = {columns, 1}}};
+}
+
+static void multiply(struct team *team, struct tensor in[2], struct tensor *out)
+{
+    const struct kernel *kernel = &kernels_cpu()->kernel[OP_MM];
+    struct kernel_call call = {.op = op_info(OP_MM), .in = in, .n_in = 2, .out = out, .n_out = 1, .compute = DTYPE_F32, .team = team};
+    call.scratch_bytes = kernel->scratch(&call);
+    void *scratch = aligned_alloc(64, (call.scratch_bytes + 127) / 64 * 64);
+    call.scratch = scratch;
+    assert_true(kernel->can == NULL || kernel->can(&call));
+    assert_ok(kernel->run(&call));
+    free(scratch);
+}
+
+static void release_team(void *team)
+{
+    team_free(team);
+}
+
+// Expected values from the definition, in double; bits from one thread.
+static void a_product_has_the_same_bits_with_any_number_of_threads(void **state)
+{
+    struct prng prng = case_prng(state, 7);
+    ops_init();
+    for (int round = 0; round < 12; round++) {
+        int64_t m = (int64_t)prng_between(&prng, 1, 70), n = (int64_t)prng_between(&prng, 1, 300), k = (int64_t)prng_between(&prng, 1, 900);
+        float *memory = malloc((size_t)(m * k + k * n + 2 * m * n + 1) * sizeof *memory);
+        assert_non_null(memory);
+        float *a = memory, *b = a + m * k, *first = b + k * n, *c = first + m * n;
+        for (int64_t i = 0; i < m * k + k * n; i++)
+            memory[i] = (float)(prng_unit(&prng) - 0.5);
+        for (uint32_t threads = 1; threads <= 4; threads++) {
+            struct team *team;
+            assert_ok(team_make(threads, &team));
+            case_later(state, release_team, team);
+            struct tensor in[2] = {matrix(a, m, k), matrix(b, k, n)}, out = matrix(threads == 1 ? first : c, m, n);
+            multiply(team, in, &out);
+            if (threads > 1)
+                assert_memory_equal(c, first, (size_t)(m * n) * sizeof *c);
+        }
+        for (int64_t i = 0; i < m; i++) {
+            int64_t j = (int64_t)prng_between(&prng, 0, (uint64_t)n - 1);
+            double exact = 0;
+            for (int64_t l = 0; l < k; l++)
+                exact += (double)a[i * k + l] * (double)b[l * n + j];
+            assert_true((double)first[i * n + j] - exact < 1e-4 && exact - (double)first[i * n + j] < 1e-4);
+        }
+        free(memory);
+    }
+}
+
+CASES(every_op_but_views_has_a_kernel,
+      a_product_has_the_same_bits_with_any_number_of_threads)
