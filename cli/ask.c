@@ -1,16 +1,19 @@
 // Ask: one question to a head over a plain TCP stream, in the foreground: HELLO, ASK, one answer. Every wait is bounded.
 
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cli/command.h"
 #include "core/link/link.h"
 #include "core/wire/wire.h"
 
-enum { ASK_TIMEOUT_MS = 10000, ASK_BULK_MAX = 1 << 20 };
+enum { CONNECT_TIMEOUT_MS = 5000, ASK_TIMEOUT_MS = 10000, ASK_BULK_MAX = 1 << 20 };
 
 static int64_t now_ms(void)
 {
@@ -108,10 +111,40 @@ static enum dj_error converse(struct link *link, const struct hash128 *token, co
     return error;
 }
 
+// Waits until the connection is there, so that a head that is not is told from one that does not answer.
+static enum dj_error await_connection(int fd)
+{
+    struct pollfd descriptor = {.fd = fd, .events = POLLOUT};
+    int reason = ETIMEDOUT;
+    socklen_t bytes = sizeof reason;
+
+    if (poll(&descriptor, 1, CONNECT_TIMEOUT_MS) > 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &reason, &bytes) == 0 && reason == 0)
+        return DJ_OK;
+    errno = reason;
+    return DJ_E_NO_HEAD;
+}
+
+static enum dj_error connect_to(const char *address, int *ret_fd, struct fault *fault)
+{
+    char dialled[CLI_ADDRESS_MAX + 8];
+
+    snprintf(dialled, sizeof dialled, "tcp://%s", address);
+    if (link_dial(dialled, ret_fd, fault) != DJ_OK) {
+        (void)fault_wrap(fault, "no head can be reached: ");
+        return fault->code = DJ_E_NO_HEAD;
+    }
+    if (await_connection(*ret_fd) == DJ_OK)
+        return DJ_OK;
+    int reason = errno;
+    close(*ret_fd);
+    return fault_set(fault, DJ_E_NO_HEAD, "no head answers at %s: %s; start one with 'djinn start --head --listen %s', or name its address with --head or "
+                     "DJINN_ADDRESS", address, strerror(reason), address);
+}
+
 enum dj_error head_ask(const char *address, const char *state, const char *verb, const char *argument, char **ret, size_t *ret_bytes,
                        struct fault *fault)
 {
-    char folder[CLI_PATH_MAX], parsed[CLI_ADDRESS_MAX], dialled[CLI_ADDRESS_MAX + 8];
+    char folder[CLI_PATH_MAX], parsed[CLI_ADDRESS_MAX];
     struct hash128 token;
     struct link *link = NULL;
     int fd;
@@ -123,20 +156,22 @@ enum dj_error head_ask(const char *address, const char *state, const char *verb,
     enum dj_error error = address_parse(address, parsed, fault);
     if (error != DJ_OK)
         return error;
+    if ((error = connect_to(parsed, &fd, fault)) != DJ_OK)
+        return error;
     state_folder(state, folder);
-    if ((error = token_load(folder, false, &token, fault)) != DJ_OK)
+    error = token_load(folder, false, &token, fault);
+    if (error == DJ_OK)
+        error = link_make(fd, ASK_BULK_MAX, &link);
+    if (error != DJ_OK) {
+        close(fd);
         return error;
-    snprintf(dialled, sizeof dialled, "tcp://%s", parsed);
-    if ((error = link_dial(dialled, &fd, fault)) != DJ_OK)
-        return error;
-    if ((error = link_make(fd, ASK_BULK_MAX, &link)) != DJ_OK)
-        return error;
+    }
     fault->text[0] = '\0';
     error = converse(link, &token, verb, argument, ret, ret_bytes, fault);
     link_free(link);
     if (error != DJ_OK && fault->text[0] == '\0')
-        return fault_set(fault, DJ_E_NO_HEAD, "no head answers at %s (%s); start one with 'djinn start --head --listen %s', or name its address", parsed,
-                         dj_error_text(error), parsed);
+        return fault_set(fault, DJ_E_NO_HEAD, "no head answers at %s (%s): is what listens there a djinn head, of this version (%s)?", parsed,
+                         dj_error_text(error), DJINN_VERSION);
     return error;
 }
 

@@ -15,7 +15,7 @@ enum exit_code {
     EXIT_DONE = 0,
     EXIT_FAILED = 1,        // it was tried and failed; the message says why
     EXIT_USAGE = 2,         // the command line or the configuration is not valid
-    EXIT_UNREACHABLE = 3,   // no head at the address
+    EXIT_UNREACHABLE = 3,   // no head answers at the address
     EXIT_NO_DEVICE = 4,     // --gpus was asked for and there is none
 };
 
@@ -47,11 +47,15 @@ void random_bytes(void *to, size_t bytes);
 DJ_MUST_USE enum dj_error address_parse(const char *text, char address[CLI_ADDRESS_MAX], struct fault *fault);
 // "4G", "512M", "1073741824": bytes.
 DJ_MUST_USE enum dj_error bytes_parse(const char *text, uint64_t *ret);
+// A whole number from 1 to `most`; *ret is left as it was when it is not.
+bool count_parse(const char *text, unsigned long most, uint32_t *ret);
+// Makes a folder (0700) and those above it; DJ_E_SYSTEM when it is not there afterwards.
+DJ_MUST_USE enum dj_error folder_make(const char *folder, struct fault *fault);
 
 // Logs of a server go to standard error: "2026-01-02T03:04:05.678Z info head message".
 void log_to_stderr(void);
 
-// Asks the head at `address` (NULL: $DJINN_ADDRESS, else 127.0.0.1:7070); the answer is malloc'd and NUL-terminated. Bounded by 10 s.
+// Asks the head at `address` (NULL: $DJINN_ADDRESS, else 127.0.0.1:7070); the answer is malloc'd and NUL-terminated. Bounded by 15 s.
 DJ_MUST_USE enum dj_error head_ask(const char *address, const char *state, const char *verb, const char *argument, char **ret, size_t *ret_bytes,
                                    struct fault *fault);
 // The exit code for a failed head_ask.

@@ -2,7 +2,9 @@
 
 #include "cli/config.h"
 
-#include <argp.h>
+#include "cli/nearest.h"
+#include "cli/options.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,50 +28,20 @@ static enum dj_error refuse(const struct place *place, const char *what, const c
     return fault_set(place->fault, DJ_E_CONFIG, "%.200s:%zu: %.140s; %.140s", place->path, place->line, what, remedy);
 }
 
-// Finding the nearest word --------------------------------------------------------------------------------------------
-
-static size_t distance(const char *a, const char *b)
-{
-    enum { WORD_MAX = 32 };
-    size_t row[WORD_MAX + 1], length = strlen(b);
-
-    if (length > WORD_MAX || strlen(a) > WORD_MAX)
-        return WORD_MAX;
-    for (size_t j = 0; j <= length; j++)
-        row[j] = j;
-    for (size_t i = 1; a[i - 1] != '\0'; i++) {
-        size_t corner = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= length; j++) {
-            size_t above = row[j], best = corner + (a[i - 1] != b[j - 1]);
-            if (above + 1 < best)
-                best = above + 1;
-            if (row[j - 1] + 1 < best)
-                best = row[j - 1] + 1;
-            corner = above;
-            row[j] = best;
-        }
-    }
-    return row[length];
-}
-
 // "did you mean listen?" or the list of what there is: section NULL: sections.
 static void suggest(const char *section, const char *word, char *remedy, size_t bytes)
 {
-    const char *nearest = NULL;
-    size_t best = 3, used;
+    struct nearest nearest = nearest_make(word);
+    size_t used;
 
     for (int i = 0; i < CONFIG_KEYS; i++) {
         const char *candidate = section == NULL ? key_table[i].section : key_table[i].name;
         if (section != NULL && strcmp(key_table[i].section, section) != 0)
             continue;
-        if (distance(word, candidate) < best) {
-            best = distance(word, candidate);
-            nearest = candidate;
-        }
+        nearest_try(&nearest, candidate);
     }
-    if (nearest != NULL) {
-        snprintf(remedy, bytes, "did you mean %s?", nearest);
+    if (nearest.best != NULL) {
+        snprintf(remedy, bytes, "did you mean %s?", nearest.best);
         return;
     }
     used = (size_t)snprintf(remedy, bytes, "there are");
@@ -301,13 +273,15 @@ int command_config(int argc, char **argv)
 {
     static const struct argp argp = {NULL, parse, "check [FILE]\nkeys",
         "Check a configuration, or list the keys that there are.\v"
-        "FILE defaults to $DJINN_CONFIG, else $XDG_CONFIG_HOME/djinn/config.yaml. 'check' prints what is set and exits 0, or says file, line, key and remedy "
-        "and exits 2. The command line goes before the configuration.", NULL, NULL, NULL};
+        "FILE defaults to $DJINN_CONFIG, else $XDG_CONFIG_HOME/djinn/config.yaml, else ~/.config/djinn/config.yaml. 'check' prints what is set; what is not "
+        "valid it refuses with file, line, key and remedy, as the servers do when they start. The command line goes before the configuration.\n\n"
+        "Examples:\n  djinn config keys\n  djinn config check /etc/djinn.yaml\n\n"
+        "Exit status: 0 the configuration is valid; 2 it is not, or the command line is not.", NULL, NULL, NULL};
     struct options options = {0};
     struct config config;
     struct fault fault = {0};
 
-    argp_parse(&argp, argc, argv, 0, NULL, &options);
+    options_parse(&argp, argc, argv, &options);
     if (options.verb != NULL && strcmp(options.verb, "keys") == 0) {
         config_print_keys();
         return EXIT_DONE;

@@ -1,6 +1,5 @@
 // djinn doctor: what this machine has, what is missing, and how to get it. Changes nothing.
 
-#include <argp.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -17,8 +16,8 @@
 #include <xxhash.h>
 #include <zstd.h>
 
-#include "cli/command.h"
 #include "cli/config.h"
+#include "cli/options.h"
 #include "gpu_worker/kernels/kernel.h"
 
 static int problems;
@@ -123,21 +122,14 @@ static void show_head(const char *address, const char *state)
     }
 }
 
-struct options { const char *address, *state; };
-
-static const struct argp_option option_table[] = {
-    {"head", 'H', "HOST:PORT", 0, "the head's address (default: $DJINN_ADDRESS, else 127.0.0.1:" DJINN_PORT ")", 0},
-    {"state", 's', "DIR", 0, "state folder (default: $XDG_STATE_HOME/djinn)", 0},
-    {0},
-};
+struct options { struct client_options client; };
 
 static error_t parse(int key, char *argument, struct argp_state *state)
 {
     struct options *options = state->input;
 
     switch (key) {
-    case 'H': options->address = argument; return 0;
-    case 's': options->state = argument; return 0;
+    case ARGP_KEY_INIT: state->child_inputs[0] = &options->client; return 0;
     case ARGP_KEY_ARG: argp_error(state, "'%s' is one argument too many", argument); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -145,18 +137,20 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 
 int command_doctor(int argc, char **argv)
 {
-    static const struct argp argp = {option_table, parse, NULL,
-        "Say what this machine has, what is missing, and how to get it.\vExits 1 when something is wrong (not when something optional is absent).", NULL, NULL,
-        NULL};
+    static const struct argp argp = {NULL, parse, NULL,
+        "Say what this machine has, what is missing, and how to get it.\v"
+        "Prints one line a thing: cores, memory, kernels, libraries, GPU, configuration, state folder, token, head. Changes nothing.\n\n"
+        "Exit status: 0 when nothing is wrong (what is optional may be absent); 1 when something is, which its line says; 2 the command line is not valid.",
+        client_children, NULL, NULL};
     struct options options = {0};
 
-    argp_parse(&argp, argc, argv, 0, NULL, &options);
+    options_parse(&argp, argc, argv, &options);
     line("djinn", "%s", DJINN_VERSION);
     show_machine();
     show_libraries();
     show_cuda();
     show_config();
-    show_state(options.state);
-    show_head(options.address, options.state);
+    show_state(options.client.state);
+    show_head(options.client.address, options.client.state);
     return problems == 0 ? EXIT_DONE : EXIT_FAILED;
 }

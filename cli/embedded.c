@@ -1,11 +1,15 @@
 // djinn embedded: head and worker in one process, the child of a client. Ends when the client does: the other end of --liveness-fd closes.
 
-#include <argp.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include "cli/options.h"
 #include "cli/server.h"
 #include "gpu_worker/actors/worker.h"
 #include "sched/sched.h"
@@ -25,11 +29,19 @@ static const struct argp_option option_table[] = {
 static error_t parse(int key, char *argument, struct argp_state *state)
 {
     struct options *options = state->input;
+    uint32_t number = 0;
 
     switch (key) {
     case KEY_STATE: options->state = argument; return 0;
-    case KEY_THREADS: options->worker.threads = (uint32_t)strtoul(argument, NULL, 10); return 0;
-    case KEY_LIVENESS: options->liveness_fd = (int)strtol(argument, NULL, 10); return 0;
+    case KEY_THREADS:
+        if (!count_parse(argument, 1024, &options->worker.threads))
+            argp_error(state, "--threads takes a number from 1 to 1024, not '%s'", argument);
+        return 0;
+    case KEY_LIVENESS:
+        if (!count_parse(argument, INT_MAX, &number) || fcntl((int)number, F_GETFD) < 0)
+            argp_error(state, "--liveness-fd takes the number of an open descriptor, not '%s'", argument);
+        options->liveness_fd = (int)number;
+        return 0;
     case KEY_MEMORY:
         if (bytes_parse(argument, &options->worker.memory_bytes) != DJ_OK)
             argp_error(state, "--memory takes a number with K, M, G or T, not '%s'", argument);
@@ -39,41 +51,56 @@ static error_t parse(int key, char *argument, struct argp_state *state)
     }
 }
 
-// The head runs on a thread of its own: two processes' worth of state in one, which meet over loopback as anywhere else.
-static void *run_head(void *argument)
+// One of the two, on its thread. They meet over loopback as anywhere else, and end together: `bond` is one end of a pair of sockets, and
+// shutting one's own tells the other.
+struct half { struct server *server; int bond, code; };
+
+static void *run_half(void *argument)
 {
-    int code = server_run(argument);
-    return code == 0 ? NULL : argument;
+    struct half *half = argument;
+    half->code = server_run(half->server);
+    shutdown(half->bond, SHUT_WR);
+    return NULL;
 }
 
 static int run_both(struct server *head, struct server *worker, int liveness_fd)
 {
+    struct half halves[2] = {{.server = head}, {.server = worker}};
+    int bond[2];
     pthread_t thread;
 
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, bond) != 0)
+        return complain(EXIT_FAILED, "cannot make a pair of sockets: %s", strerror(errno));
+    halves[0].bond = bond[0];
+    halves[1].bond = bond[1];
+    driver_on_close(head->driver, bond[0], HEAD_STOP);
+    driver_on_close(worker->driver, bond[1], WORKER_STOP);
     if (liveness_fd >= 0) {
         driver_on_close(head->driver, liveness_fd, HEAD_STOP);
         driver_on_close(worker->driver, dup(liveness_fd), WORKER_STOP);
     }
-    if (pthread_create(&thread, NULL, run_head, head) != 0)
+    if (pthread_create(&thread, NULL, run_half, &halves[0]) != 0)
         return complain(EXIT_FAILED, "cannot start the head's thread");
     printf("djinn: ready at %s\n", head->head_address);
     fflush(stdout);
-    int code = server_run(worker);
+    run_half(&halves[1]);
     pthread_join(thread, NULL);
-    return code;
+    return halves[1].code != EXIT_DONE ? halves[1].code : halves[0].code;
 }
 
 int command_embedded(int argc, char **argv)
 {
     static const struct argp argp = {option_table, parse, NULL,
         "Run a head and a worker in one process, on a port the system chooses.\v"
-        "Clients start it by themselves when no head is named; there is seldom a reason to do so by hand.", NULL, NULL, NULL};
+        "Clients start it by themselves when no head is named, with a state folder that goes with them; there is seldom a reason to do so by hand. Once ready it "
+        "prints one line to standard output: \"djinn: ready at HOST:PORT\". It ends on SIGTERM and SIGINT, and when the other end of --liveness-fd is "
+        "closed, which happens however its parent ends.\n\n"
+        "Exit status: 0 it was stopped; 1 it failed, and says why; 2 the command line is not valid.", NULL, NULL, NULL};
     struct options options = {.liveness_fd = -1, .worker.name = "embedded"};
     struct server head, worker = {0};
     struct fault fault = {0};
 
-    if (argp_parse(&argp, argc, argv, 0, NULL, &options) != 0)
-        return EXIT_USAGE;
+    options_parse(&argp, argc, argv, &options);
     log_to_stderr();
     struct head_options head_options = {.listen = "127.0.0.1:0", .state = options.state, .durability = STORE_OS};
     enum dj_error error = server_make(&head, options.state, true, &fault);

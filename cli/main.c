@@ -1,10 +1,12 @@
 // djinn: the one binary. `djinn COMMAND`; the table of commands is below, one file a command.
 
+#include <argp.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/command.h"
 #include "cli/config.h"
+#include "cli/nearest.h"
 #include "core/ops/op.h"
 
 const struct command commands[] = {
@@ -25,28 +27,71 @@ static void print_help(FILE *to)
                 "Share a pool of remote accelerators with unmodified PyTorch programs.\n\nCommands:\n");
     for (const struct command *command = commands; command->name != NULL; command++)
         fprintf(to, "  %-10s %s\n", command->name, command->summary);
-    fprintf(to, "\n'djinn COMMAND --help' tells about one. 'djinn --version' prints the version.\n"
-                "Exit codes: 0 done, 1 failed, 2 usage, 3 no head at the address, 4 no such device.\n");
+    fprintf(to, "\n'djinn help COMMAND' or 'djinn COMMAND --help' tells about one. 'djinn --version' prints the version.\n\n"
+                "Begin with:\n"
+                "  djinn start --head\n"
+                "  djinn start --worker --head 127.0.0.1:" DJINN_PORT "\n"
+                "  djinn status\n\n"
+                "Environment: DJINN_ADDRESS names the head, DJINN_TOKEN holds its token, DJINN_CONFIG names a configuration.\n"
+                "Exit codes: 0 done, 1 failed, 2 usage, 3 no head answers at the address, 4 no such device.\n");
+}
+
+static int run(const struct command *command, int argc, char **argv)
+{
+    char name[64];
+
+    snprintf(name, sizeof name, "djinn %s", command->name);
+    argv[0] = name;
+    return command->run(argc, argv);
+}
+
+static const struct command *find(const char *name, struct nearest *nearest)
+{
+    for (const struct command *command = commands; command->name != NULL; command++) {
+        if (strcmp(name, command->name) == 0)
+            return command;
+        nearest_try(nearest, command->name);
+    }
+    nearest_try(nearest, "help");
+    return NULL;
+}
+
+static int refuse(const char *name, const struct nearest *nearest)
+{
+    if (nearest->best != NULL)
+        return complain(EXIT_USAGE, "there is no command \"%s\"; did you mean %s? 'djinn --help' lists them", name, nearest->best);
+    return complain(EXIT_USAGE, "there is no command \"%s\"; 'djinn --help' lists them", name);
+}
+
+static bool is_one_of(const char *word, const char *a, const char *b, const char *c)
+{
+    return strcmp(word, a) == 0 || strcmp(word, b) == 0 || strcmp(word, c) == 0;
 }
 
 int main(int argc, char **argv)
 {
-    char name[64];
+    static char help_option[] = "--help";
+    char *help_argv[] = {NULL, help_option, NULL};
 
-    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-?") == 0 || strcmp(argv[1], "help") == 0) {
-        print_help(argc < 2 ? stderr : stdout);
-        return argc < 2 ? EXIT_USAGE : EXIT_DONE;
+    argp_program_version = "djinn " DJINN_VERSION;
+    if (argc < 2) {
+        print_help(stderr);
+        return EXIT_USAGE;
     }
-    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+    bool is_help = is_one_of(argv[1], "help", "--help", "-?");
+    if (is_help && argc == 2) {
+        print_help(stdout);
+        return EXIT_DONE;
+    }
+    if (is_one_of(argv[1], "--version", "-V", "version")) {
         puts("djinn " DJINN_VERSION);
         return EXIT_DONE;
     }
     ops_init();
-    for (const struct command *command = commands; command->name != NULL; command++)
-        if (strcmp(argv[1], command->name) == 0) {
-            snprintf(name, sizeof name, "djinn %s", command->name);
-            argv[1] = name;
-            return command->run(argc - 1, argv + 1);
-        }
-    return complain(EXIT_USAGE, "there is no command \"%s\"; 'djinn --help' lists them", argv[1]);
+    const char *name = is_help ? argv[2] : argv[1];
+    struct nearest nearest = nearest_make(name);
+    const struct command *command = find(name, &nearest);
+    if (command == NULL)
+        return refuse(name, &nearest);
+    return is_help ? run(command, 2, help_argv) : run(command, argc - 1, argv + 1);
 }

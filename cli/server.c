@@ -2,10 +2,15 @@
 
 #include "cli/server.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -14,11 +19,14 @@
 #include "gpu_worker/device/cpu_device.h"
 #include "sched/sched.h"
 
-enum { SCHEME_MAX = 8 };
+enum { SCHEME_MAX = 8, SOCKET_FOLDER_MAX = 72, SOCKET_STALE_S = 60 };
 
 enum dj_error server_make(struct server *server, const char *state, bool make_token, struct fault *fault)
 {
     memset(server, 0, sizeof *server);
+    // A peer that has gone and a limit on file size are errors of the call that meets them.
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
     state_folder(state, server->folder);
     enum dj_error error = token_load(server->folder, make_token, &server->token, fault);
     if (error == DJ_OK)
@@ -93,11 +101,19 @@ static void host_name(char host[64])
     snprintf(host, 64, "%s-%s", name, boot);
 }
 
+enum dj_error server_check_devices(const struct worker_options *options, struct fault *fault)
+{
+    if (options->gpus != GPUS_ALL && options->gpus != GPUS_SOME)
+        return DJ_OK;
+    return fault_set(fault, DJ_E_NO_DEVICE, "there is no GPU to use: this djinn was built without the CUDA module (libdjinn_cuda.so); install the CUDA "
+                     "toolkit and build again, or start the worker with --gpus none to use the CPU");
+}
+
 static enum dj_error choose_device(struct server *server, const struct worker_options *options, struct fault *fault)
 {
-    if (options->gpus == GPUS_ALL || options->gpus == GPUS_SOME)
-        return fault_set(fault, DJ_E_NO_DEVICE,
-                         "this djinn was built without the CUDA module (libdjinn_cuda.so); start the worker without --gpus to use the CPU");
+    enum dj_error allowed = server_check_devices(options, fault);
+    if (allowed != DJ_OK)
+        return allowed;
     struct cpu_device_config config = {.threads = options->threads, .memory_bytes = options->memory_bytes, .sink = driver_sink(server->driver)};
     enum dj_error error = cpu_device_make(&config, &server->device, fault);
     if (error != DJ_OK)
@@ -109,13 +125,53 @@ static enum dj_error choose_device(struct server *server, const struct worker_op
     return DJ_OK;
 }
 
+static bool is_stale(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct stat file;
+
+    if (strlen(path) >= sizeof address.sun_path || lstat(path, &file) != 0 || !S_ISSOCK(file.st_mode) || file.st_uid != geteuid())
+        return false;
+    // One that is being made refuses too, for a moment.
+    if (time(NULL) - file.st_mtime < SOCKET_STALE_S)
+        return false;
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool is_refused = fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) != 0 && errno == ECONNREFUSED;
+    if (fd >= 0)
+        close(fd);
+    return is_refused;
+}
+
+// A worker that was killed leaves its socket behind, and names are never used again: the next worker removes it.
+static void remove_stale_sockets(const char *folder)
+{
+    char path[CLI_PATH_MAX];
+    DIR *entries = opendir(folder);
+
+    for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;) {
+        size_t length = strlen(entry->d_name);
+        if (length != strlen("djinn-0123456789abcdef.sock") || strncmp(entry->d_name, "djinn-", 6) != 0 ||
+            strcmp(entry->d_name + length - 5, ".sock") != 0)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        if (is_stale(path))
+            unlink(path);
+    }
+    if (entries != NULL)
+        closedir(entries);
+}
+
 static enum dj_error listen_unix(struct server *server, uint64_t incarnation, char address[CLI_ADDRESS_MAX], struct fault *fault)
 {
     const char *runtime = getenv("XDG_RUNTIME_DIR");
     char bound[CLI_ADDRESS_MAX];
 
-    snprintf(server->socket, sizeof server->socket, "%.60s/djinn-%016llx.sock", runtime != NULL && runtime[0] == '/' ? runtime : "/tmp",
-             (unsigned long long)incarnation);
+    // A socket's path has room for little more than a hundred bytes.
+    if (runtime == NULL || runtime[0] != '/' || strlen(runtime) > SOCKET_FOLDER_MAX || access(runtime, W_OK) != 0)
+        runtime = "/tmp";
+    remove_stale_sockets(runtime);
+    snprintf(server->socket, sizeof server->socket, "%s/djinn-%016llx.sock", runtime, (unsigned long long)incarnation);
     enum dj_error error = listen_on(server, "unix", server->socket, bound, fault);
     if (error == DJ_OK)
         snprintf(address, CLI_ADDRESS_MAX, "unix://%.110s", server->socket);

@@ -42,6 +42,8 @@ struct server {
 
 // Fills *server; on failure the fault says what to do, and server_end must still be called.
 DJ_MUST_USE enum dj_error server_make(struct server *server, const char *state, bool make_token, struct fault *fault);
+// Whether this machine and this build have what --gpus asks for; DJ_E_NO_DEVICE.
+DJ_MUST_USE enum dj_error server_check_devices(const struct worker_options *options, struct fault *fault);
 DJ_MUST_USE enum dj_error server_add_head(struct server *server, const struct head_options *options, struct fault *fault);
 DJ_MUST_USE enum dj_error server_add_worker(struct server *server, const struct worker_options *options, struct fault *fault);
 int server_run(struct server *server);  // until stopped; the exit code

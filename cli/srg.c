@@ -1,21 +1,18 @@
 // djinn srg: a plan's structure as JSON (export), from JSON back into the portable form (import), or readable (show).
 
-#include <argp.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/command.h"
+#include "cli/options.h"
 #include "core/srg/plan.h"
 
 enum { FILE_BYTES_MAX = 64 << 20 };
 
-struct options { const char *address, *state, *verb, *subject, *output; };
+struct options { struct client_options client; const char *verb, *subject, *output; };
 
 static const struct argp_option option_table[] = {
-    {"head", 'H', "HOST:PORT", 0, "the head's address (default: $DJINN_ADDRESS, else 127.0.0.1:" DJINN_PORT ")", 0},
-    {"state", 's', "DIR", 0, "folder with the head's token (default: $XDG_STATE_HOME/djinn); $DJINN_TOKEN goes before it", 0},
     {"output", 'o', "FILE", 0, "write there instead of to standard output", 0},
     {0},
 };
@@ -25,8 +22,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
     struct options *options = state->input;
 
     switch (key) {
-    case 'H': options->address = argument; return 0;
-    case 's': options->state = argument; return 0;
+    case ARGP_KEY_INIT: state->child_inputs[0] = &options->client; return 0;
     case 'o': options->output = argument; return 0;
     case ARGP_KEY_ARG:
         if (options->verb == NULL)
@@ -80,7 +76,7 @@ static int load(const struct options *options, struct srg_plan **ret)
     char *data = read_whole(options->subject, &bytes);
     bool is_file = data != NULL;
 
-    if (!is_file && (error = head_ask(options->address, options->state, "srg", options->subject, &data, &bytes, &fault)) != DJ_OK)
+    if (!is_file && (error = head_ask(options->client.address, options->client.state, "srg", options->subject, &data, &bytes, &fault)) != DJ_OK)
         return ask_failed(error, &fault);
     if (is_file && bytes > 0 && data[0] == '{')
         error = plan_from_json(data, bytes, ret, &fault);
@@ -90,7 +86,7 @@ static int load(const struct options *options, struct srg_plan **ret)
     return error == DJ_OK ? EXIT_DONE : complain(EXIT_FAILED, "%s: %s", options->subject, fault.text[0] != '\0' ? fault.text : dj_error_text(error));
 }
 
-static int show(const struct options *options, const struct srg_plan *plan)
+static int show(const struct srg_plan *plan)
 {
     char id[HASH128_TEXT];
 
@@ -111,7 +107,6 @@ static int show(const struct options *options, const struct srg_plan *plan)
         }
         printf(") %s  %s\n", dtype_name((enum dtype)node->dtype[0]), plan->module[node->module].path);
     }
-    (void)options;
     return EXIT_DONE;
 }
 
@@ -129,14 +124,16 @@ int command_srg(int argc, char **argv)
 {
     static const struct argp argp = {option_table, parse, "show|export|import ID|FILE",
         "Show, export or import the structure of a plan (SRG, schema v1).\v"
-        "ID is a plan the head knows ('djinn plan' lists them); FILE is a plan as JSON or Protocol Buffers.\n"
-        "  show    prints the nodes\n  export  writes JSON\n  import  reads and checks a plan and writes Protocol Buffers; its name is printed to standard error",
-        NULL, NULL, NULL};
+        "ID is a plan the head knows ('djinn plan' lists them) or the beginning of it; FILE is a plan as JSON or Protocol Buffers. A file of that name goes "
+        "before a plan.\n\n"
+        "  show    prints the nodes\n  export  writes JSON\n  import  reads and checks a plan and writes Protocol Buffers; its name is printed to standard error\n\n"
+        "Examples:\n  djinn srg show 3f2a\n  djinn srg export 3f2a -o plan.json\n  djinn srg import plan.json -o plan.srg" HELP_CLIENT_END,
+        client_children, NULL, NULL};
     struct options options = {0};
     struct srg_plan *plan = NULL;
     char id[HASH128_TEXT];
 
-    argp_parse(&argp, argc, argv, 0, NULL, &options);
+    options_parse(&argp, argc, argv, &options);
     bool is_show = options.verb != NULL && strcmp(options.verb, "show") == 0, is_export = options.verb != NULL && strcmp(options.verb, "export") == 0;
     bool is_import = options.verb != NULL && strcmp(options.verb, "import") == 0;
     if (options.subject == NULL || !(is_show || is_export || is_import))
@@ -145,7 +142,7 @@ int command_srg(int argc, char **argv)
     if (code != EXIT_DONE)
         return code;
     if (is_show) {
-        code = show(&options, plan);
+        code = show(plan);
     } else {
         code = convert(&options, plan, is_export);
         hash128_text(plan->fingerprint, id);

@@ -1,16 +1,15 @@
 // djinn start: a head or a worker, in the foreground as a service manager expects, or detached.
 
-#include <argp.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "cli/config.h"
+#include "cli/options.h"
 #include "cli/server.h"
 
 struct options {
@@ -46,19 +45,17 @@ static const struct argp_option option_table[] = {
 // The rest of a command line is checked where the configuration's values are: both have the same words.
 static enum dj_error take_number(const char *option, const char *text, unsigned long most, uint32_t *ret, struct fault *fault)
 {
-    char *end;
-    unsigned long number = strtoul(text, &end, 10);
-
-    if (*text < '0' || *text > '9' || *end != '\0' || number == 0 || number > most)
-        return fault_set(fault, DJ_E_CONFIG, "--%s takes a number from 1 to %lu, not '%s'", option, most, text);
-    *ret = (uint32_t)number;
-    return DJ_OK;
+    if (count_parse(text, most, ret))
+        return DJ_OK;
+    return fault_set(fault, DJ_E_CONFIG, "--%s takes a number from 1 to %lu, not '%s'", option, most, text);
 }
 
 static enum dj_error take_gpus(struct worker_options *worker, const char *text, struct fault *fault)
 {
     worker->gpus = strcmp(text, "all") == 0 ? GPUS_ALL : strcmp(text, "none") == 0 ? GPUS_NONE : GPUS_SOME;
-    return worker->gpus == GPUS_SOME ? take_number("gpus", text, 64, &worker->gpu_count, fault) : DJ_OK;
+    if (worker->gpus != GPUS_SOME || count_parse(text, 64, &worker->gpu_count))
+        return DJ_OK;
+    return fault_set(fault, DJ_E_CONFIG, "--gpus takes all, none or a number from 1 to 64, not '%s'", text);
 }
 
 static enum dj_error take_durability(struct head_options *head, const char *text, struct fault *fault)
@@ -71,6 +68,19 @@ static enum dj_error take_durability(struct head_options *head, const char *text
             return DJ_OK;
         }
     return fault_set(fault, DJ_E_CONFIG, "--durability takes memory, os or disk, not '%s'", text);
+}
+
+static enum dj_error check_addresses(const struct options *options, struct fault *fault)
+{
+    const char *const worker[] = {options->worker.head, options->worker.listen, options->worker.advertise}, *const head[] = {options->head.listen};
+    const char *const *given = options->is_worker ? worker : head;
+    enum dj_error error = DJ_OK;
+    char address[CLI_ADDRESS_MAX];
+
+    for (size_t i = 0; error == DJ_OK && i < (options->is_worker ? 3 : 1); i++)
+        if (given[i] != NULL)
+            error = address_parse(given[i], address, fault);
+    return error;
 }
 
 static void fill(const char **to, const struct config *config, enum config_key key)
@@ -109,9 +119,9 @@ static enum dj_error take_options(struct options *options, const struct config *
     if (error == DJ_OK && options->memory != NULL &&
         (bytes_parse(options->memory, &options->worker.memory_bytes) != DJ_OK || options->worker.memory_bytes < 1 << 20))
         error = fault_set(fault, DJ_E_CONFIG, "--memory takes at least 1M, with K, M, G or T, not '%s'", options->memory);
-    if (error == DJ_OK && options->worker.name != NULL && strlen(options->worker.name) > 63)
-        error = fault_set(fault, DJ_E_CONFIG, "--name takes at most 63 characters");
-    return error;
+    if (error == DJ_OK && options->worker.name != NULL && (options->worker.name[0] == '\0' || strlen(options->worker.name) > 63))
+        error = fault_set(fault, DJ_E_CONFIG, "--name takes 1 to 63 characters");
+    return error == DJ_OK ? check_addresses(options, fault) : error;
 }
 
 static error_t parse(int key, char *argument, struct argp_state *state)
@@ -151,9 +161,31 @@ static error_t parse(int key, char *argument, struct argp_state *state)
     }
 }
 
-// The parent of a detached server: passes the ready line on and leaves. The child's standard error is the log.
-static int wait_ready(int fd, const char *log)
+// What a server that did not start said last: its complaint.
+static void print_last_line(const char *log)
 {
+    char tail[1024];
+    FILE *file = fopen(log, "re");
+
+    if (file == NULL)
+        return;
+    if (fseek(file, -(long)(sizeof tail - 1), SEEK_END) != 0)
+        rewind(file);
+    size_t length = fread(tail, 1, sizeof tail - 1, file);
+    fclose(file);
+    while (length > 0 && tail[length - 1] == '\n')
+        length--;
+    tail[length] = '\0';
+    const char *last = strrchr(tail, '\n');
+    if (length > 0)
+        fprintf(stderr, "%s\n", last == NULL ? tail : last + 1);
+}
+
+// The parent of a detached server: passes the ready line on and leaves, or says what the server said and ends as it did. The child's
+// standard error is the log.
+static int wait_ready(pid_t child, int fd, const char *log)
+{
+    int status = 0;
     char line[256];
     size_t used = 0;
     ssize_t n;
@@ -168,7 +200,9 @@ static int wait_ready(int fd, const char *log)
             return EXIT_DONE;
         }
     }
-    return complain(EXIT_FAILED, "it did not start; its log is %s", log);
+    print_last_line(log);
+    bool is_exit = waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) != EXIT_DONE;
+    return complain(is_exit ? WEXITSTATUS(status) : EXIT_FAILED, "it did not start; its log is %s", log);
 }
 
 // Returns in the child (-1), or with the parent's exit code.
@@ -177,8 +211,11 @@ static int detach(const struct options *options)
     char folder[CLI_PATH_MAX], log[CLI_PATH_MAX + 32];
     int ends[2];
 
+    struct fault fault = {0};
+
     state_folder(options->head.state, folder);
-    mkdir(folder, 0700);
+    if (folder_make(folder, &fault) != DJ_OK)
+        return complain_fault(EXIT_FAILED, fault.code, &fault);
     snprintf(log, sizeof log, "%s/%s-%d.log", folder, options->is_worker ? "worker" : "head", getpid());
     if (pipe2(ends, O_CLOEXEC) != 0)
         return complain(EXIT_FAILED, "cannot make a pipe: %s", strerror(errno));
@@ -187,10 +224,7 @@ static int detach(const struct options *options)
         return complain(EXIT_FAILED, "cannot fork: %s", strerror(errno));
     if (child > 0) {
         close(ends[1]);
-        int code = wait_ready(ends[0], log);
-        if (code != EXIT_DONE)
-            waitpid(child, NULL, WNOHANG);
-        return code;
+        return wait_ready(child, ends[0], log);
     }
     setsid();
     int to_log = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600), nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -202,11 +236,13 @@ static int detach(const struct options *options)
 
 static int serve(const struct options *options)
 {
-    struct server server;
+    struct server server = {0};
     struct fault fault = {0};
     const char *state = options->is_worker ? options->worker.state : options->head.state;
-    enum dj_error error = server_make(&server, state, !options->is_worker, &fault);
+    enum dj_error error = options->is_worker ? server_check_devices(&options->worker, &fault) : DJ_OK;
 
+    if (error == DJ_OK)
+        error = server_make(&server, state, !options->is_worker, &fault);
     if (error == DJ_OK)
         error = options->is_worker ? server_add_worker(&server, &options->worker, &fault) : server_add_head(&server, &options->head, &fault);
     int code = EXIT_FAILED;
@@ -217,8 +253,7 @@ static int serve(const struct options *options)
             dup2(0, 1);
         code = server_run(&server);
     } else {
-        complain_fault(error == DJ_E_NO_DEVICE ? EXIT_NO_DEVICE : EXIT_FAILED, error, &fault);
-        code = error == DJ_E_NO_DEVICE ? EXIT_NO_DEVICE : error == DJ_E_ADDRESS ? EXIT_USAGE : EXIT_FAILED;
+        code = complain_fault(error == DJ_E_NO_DEVICE ? EXIT_NO_DEVICE : EXIT_FAILED, error, &fault);
     }
     server_end(&server);
     return code;
@@ -232,13 +267,18 @@ int command_start(int argc, char **argv)
         "\"djinn: ready at HOST:PORT\". SIGTERM and SIGINT drain and stop it.\n\n"
         "The head writes a random token into DIR/token (0600); workers, clients and commands of the same user and host read it there, others get it "
         "in $DJINN_TOKEN.\n\n"
-        "Examples:\n  djinn start --head --listen 0.0.0.0:7070\n  djinn start --worker --head 10.0.0.1:7070 --gpus all", NULL, NULL, NULL};
+        "A worker finds its head again by itself, also one that was started anew: it keeps trying for as long as it runs. It ends when the head refuses it "
+        "for good (token, version, a name that is taken).\n\n"
+        "Examples:\n  djinn start --head --listen 0.0.0.0:7070\n  djinn start --worker --head 10.0.0.1:7070 --gpus all\n"
+        "  djinn start --head --detach --state /var/lib/djinn\n\n"
+        "Environment: DJINN_ADDRESS, DJINN_TOKEN, DJINN_CONFIG, DJINN_LOG, XDG_STATE_HOME; a worker's unix socket lies in XDG_RUNTIME_DIR, else /tmp.\n\n"
+        "Exit status: 0 it was stopped; 1 it failed, and says why; 2 the command line or the configuration is not valid; 4 --gpus was asked for and there is "
+        "none.", NULL, NULL, NULL};
     struct options options = {.head.durability = STORE_DISK};
     static struct config config;        // the options point into it
     struct fault fault = {0};
 
-    if (argp_parse(&argp, argc, argv, 0, NULL, &options) != 0)
-        return EXIT_USAGE;
+    options_parse(&argp, argc, argv, &options);
     enum dj_error error = config_load(options.config, &config, &fault);
     if (error == DJ_OK)
         error = take_options(&options, &config, &fault);

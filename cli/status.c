@@ -1,100 +1,77 @@
 // djinn status: workers, sessions and the store, as a table or as JSON.
 
-#include <argp.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include <cjson/cJSON.h>
+#include "cli/json.h"
 
-#include "cli/command.h"
-
-struct options { const char *address, *state; bool is_json; };
-
-static const struct argp_option option_table[] = {
-    {"head", 'H', "HOST:PORT", 0, "the head's address (default: $DJINN_ADDRESS, else 127.0.0.1:" DJINN_PORT ")", 0},
-    {"state", 's', "DIR", 0, "folder with the head's token (default: $XDG_STATE_HOME/djinn); $DJINN_TOKEN goes before it", 0},
-    {"json", 'j', NULL, 0, "print the whole answer as JSON", 0},
-    {0},
-};
+struct options { struct client_options client; };
 
 static error_t parse(int key, char *argument, struct argp_state *state)
 {
     struct options *options = state->input;
 
     switch (key) {
-    case 'H': options->address = argument; return 0;
-    case 's': options->state = argument; return 0;
-    case 'j': options->is_json = true; return 0;
+    case ARGP_KEY_INIT: state->child_inputs[0] = &options->client; return 0;
     case ARGP_KEY_ARG: argp_error(state, "'%s' is one argument too many", argument); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
 }
 
-static double number(const cJSON *object, const char *key)
+static void print_workers(const cJSON *workers)
 {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    return cJSON_IsNumber(item) ? item->valuedouble : 0;
-}
+    const cJSON *item;
 
-static const char *text(const cJSON *object, const char *key)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    return cJSON_IsString(item) ? item->valuestring : "";
-}
-
-static void print_status(const cJSON *status)
-{
-    const cJSON *item, *store = cJSON_GetObjectItemCaseSensitive(status, "store");
-
-    printf("head %s  generation %.0f  up %.0f s  pid %.0f\n", text(status, "address"), number(status, "generation"), number(status, "up_ms") / 1000,
-           number(status, "pid"));
-    printf("store: %.0f plans, %.0f executions, %.0f leaves\n\n", number(store, "plans"), number(store, "executions"), number(store, "leaves"));
     printf("%-16s %-9s %-22s %10s %12s %14s %9s\n", "WORKER", "STATE", "DEVICES", "EXECUTIONS", "BUSY", "MEMORY", "HEARD");
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(status, "workers")) {
-        const cJSON *device = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(item, "devices"), 0);
+    cJSON_ArrayForEach(item, workers) {
+        const cJSON *device = cJSON_GetArrayItem(json_at(item, "devices"), 0);
         char devices[64];
-        snprintf(devices, sizeof devices, "%s:%.0f x%d", text(device, "name"), number(device, "index"),
-                 cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(item, "devices")));
-        printf("%-16s %-9s %-22s %10.0f %10.1f s %10.1f MiB %6.0f ms\n", text(item, "name"), text(item, "state"), devices, number(item, "executions"),
-               number(item, "busy_ms") / 1000, number(item, "memory_used_bytes") / 1048576, number(item, "last_heard_ms"));
+        snprintf(devices, sizeof devices, "%s:%.0f x%d", json_text(device, "name"), json_number(device, "index"), cJSON_GetArraySize(json_at(item, "devices")));
+        printf("%-16s %-9s %-22s %10.0f %10.1f s %10.1f MiB %6.0f ms\n", json_text(item, "name"), json_text(item, "state"), devices,
+               json_number(item, "executions"), json_number(item, "busy_ms") / 1000, json_number(item, "memory_used_bytes") / 1048576,
+               json_number(item, "last_heard_ms"));
     }
+    if (cJSON_GetArraySize(workers) == 0)
+        puts("none; start one with 'djinn start --worker --head HOST:PORT'");
+}
+
+static void print_sessions(const cJSON *sessions)
+{
+    const cJSON *item, *grant;
+
     printf("\n%-18s %-10s %-10s %10s  %s\n", "SESSION", "TENANT", "CONNECTED", "EXECUTIONS", "WORKERS");
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(status, "sessions")) {
-        const cJSON *grant;
-        printf("%-18s %-10s %-10s %10.0f ", text(item, "id"), text(item, "tenant"),
-               cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "connected")) ? "yes" : "no", number(item, "executions"));
-        cJSON_ArrayForEach(grant, cJSON_GetObjectItemCaseSensitive(item, "grants")) printf(" %s", text(grant, "worker"));
+    cJSON_ArrayForEach(item, sessions) {
+        printf("%-18s %-10s %-10s %10.0f ", json_text(item, "id"), json_text(item, "tenant"), json_is_true(item, "connected") ? "yes" : "no",
+               json_number(item, "executions"));
+        cJSON_ArrayForEach(grant, json_at(item, "grants")) printf(" %s", json_text(grant, "worker"));
         putchar('\n');
     }
 }
 
+static void print_status(const cJSON *status)
+{
+    const cJSON *store = json_at(status, "store");
+
+    printf("head %s  generation %.0f  up %.0f s  pid %.0f\n", json_text(status, "address"), json_number(status, "generation"),
+           json_number(status, "up_ms") / 1000, json_number(status, "pid"));
+    printf("store: %.0f plans, %.0f executions, %.0f leaves\n\n", json_number(store, "plans"), json_number(store, "executions"),
+           json_number(store, "leaves"));
+    print_workers(json_at(status, "workers"));
+    print_sessions(json_at(status, "sessions"));
+}
+
 int command_status(int argc, char **argv)
 {
-    static const struct argp argp = {option_table, parse, NULL,
+    static const struct argp argp = {NULL, parse, NULL,
         "Show the head, its workers, the sessions and what the store holds.\v"
-        "WORKER lines show the load as of the last heartbeat; HEARD is its age. With --json the answer also has memory, bytes moved, cache appends and "
-        "copies of each worker, and why each session was placed where it is.", NULL, NULL, NULL};
+        "One line a worker: STATE is serving, or draining once it takes no new sessions. DEVICES is the name of its first device, that device's number in the "
+        "pool (remote_accelerator:N), and how many it has. EXECUTIONS, BUSY and MEMORY are of the last heartbeat, whose age is HEARD.\n\n"
+        "One line a session: a client's conversation, whether the client is connected now, and the workers it may submit to.\n\n"
+        "With --json the answer also has addresses, process ids, memory, bytes moved, cache appends and copies of each worker, and why each session was "
+        "placed where it is. Fields may be added; those that are there keep their meaning.\n\n"
+        "Examples:\n  djinn status\n  djinn status --head 10.0.0.1:7070 --json" HELP_CLIENT_END,
+        client_json_children, NULL, NULL};
     struct options options = {0};
-    struct fault fault = {0};
-    char *answer;
-    size_t bytes;
 
-    if (argp_parse(&argp, argc, argv, ARGP_NO_EXIT & 0, NULL, &options) != 0)
-        return EXIT_USAGE;
-    enum dj_error error = head_ask(options.address, options.state, "status", "", &answer, &bytes, &fault);
-    if (error != DJ_OK)
-        return ask_failed(error, &fault);
-    cJSON *json = cJSON_ParseWithLength(answer, bytes);
-    if (json == NULL) {
-        free(answer);
-        return complain(EXIT_FAILED, "the head's answer is not JSON");
-    }
-    if (options.is_json)
-        puts(answer);
-    else
-        print_status(json);
-    cJSON_Delete(json);
-    free(answer);
-    return EXIT_DONE;
+    options_parse(&argp, argc, argv, &options);
+    return json_ask(&options.client, "status", "", print_status);
 }

@@ -60,23 +60,30 @@ void random_bytes(void *to, size_t bytes)
     }
 }
 
-static void make_folders(char *path)
+enum dj_error folder_make(const char *folder, struct fault *fault)
 {
-    for (char *at = path + 1; *at != '\0'; at++)
+    char path[CLI_PATH_MAX];
+    struct stat found;
+
+    snprintf(path, sizeof path, "%s", folder);
+    for (char *at = path[0] == '\0' ? path : path + 1; *at != '\0'; at++)
         if (*at == '/') {
             *at = '\0';
             mkdir(path, 0700);
             *at = '/';
         }
-    mkdir(path, 0700);
+    if (mkdir(path, 0700) == 0 || (errno == EEXIST && stat(path, &found) == 0 && S_ISDIR(found.st_mode)))
+        return DJ_OK;
+    return fault_set(fault, DJ_E_SYSTEM, "cannot make the state folder %s: %s; name another folder with --state", folder, strerror(errno));
 }
 
 static enum dj_error token_make(const char *folder, const char *path, struct hash128 *ret, struct fault *fault)
 {
-    char folder_copy[CLI_PATH_MAX], text[HASH128_TEXT + 1];
+    char text[HASH128_TEXT + 1];
+    enum dj_error error = folder_make(folder, fault);
 
-    snprintf(folder_copy, sizeof folder_copy, "%s", folder);
-    make_folders(folder_copy);
+    if (error != DJ_OK)
+        return error;
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return fault_set(fault, DJ_E_SYSTEM, "cannot write the token file %s: %s; name another folder with --state", path, strerror(errno));
@@ -84,8 +91,12 @@ static enum dj_error token_make(const char *folder, const char *path, struct has
     hash128_text(*ret, text);
     text[HASH128_TEXT - 1] = '\n';
     bool is_written = write(fd, text, HASH128_TEXT) == HASH128_TEXT;
+    int reason = is_written ? 0 : errno;
     close(fd);
-    return is_written ? DJ_OK : fault_set(fault, DJ_E_SYSTEM, "cannot write the token file %s: %s", path, strerror(errno));
+    if (is_written)
+        return DJ_OK;
+    unlink(path);                       // half a token would be refused for ever after
+    return fault_set(fault, DJ_E_SYSTEM, "cannot write the token file %s: %s; make room there, or name another folder with --state", path, strerror(reason));
 }
 
 enum dj_error token_load(const char *folder, bool make, struct hash128 *ret, struct fault *fault)
@@ -123,6 +134,18 @@ enum dj_error address_parse(const char *text, char address[CLI_ADDRESS_MAX], str
     else
         snprintf(address, CLI_ADDRESS_MAX, "%.*s:%lu", (int)host_bytes, text, number);
     return DJ_OK;
+}
+
+bool count_parse(const char *text, unsigned long most, uint32_t *ret)
+{
+    char *end;
+    errno = 0;
+    unsigned long number = strtoul(text, &end, 10);
+
+    if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || number == 0 || number > most)
+        return false;
+    *ret = (uint32_t)number;
+    return true;
 }
 
 enum dj_error bytes_parse(const char *text, uint64_t *ret)

@@ -56,6 +56,7 @@ static enum dj_error read_records(struct head *head, const struct head_link *lin
         if (record.kind == RECORD_EXECUTION) {
             plans_ran(head, &record.execution, link->worker);
             mark(ticket, record.execution.id);
+            ticket->executions++;
         }
     }
     return reader_left(&reader) == 0 ? DJ_OK : DJ_E_MALFORMED;
@@ -97,11 +98,12 @@ void journal_done(struct head *head, struct head_ticket *ticket, enum dj_error e
         struct wire_journal_ok ok = {.last = ticket->last};
         head_send(head, ticket->link, WIRE_JOURNAL_OK, wire_journal_ok_encode(&ok));
     }
+    // A session may be over by now, its executions stay. What is told again after a lost link counts again, until the head starts anew.
+    head->executions_stored += ticket->executions;
     for (uint32_t i = 0; i < ticket->marks; i++) {
         struct head_session *session = map_get(head->sessions, map_key(ticket->mark[i].session));
         if (session == NULL || session->epoch != ticket->mark[i].epoch || session->watermark >= ticket->mark[i].counter)
             continue;
-        head->executions_stored += ticket->mark[i].counter - session->watermark;
         session->executions += ticket->mark[i].counter - session->watermark;
         session->watermark = ticket->mark[i].counter;
         struct wire_watermark watermark = {.session = session->id, .epoch = session->epoch, .counter = session->watermark};

@@ -102,6 +102,7 @@ struct head_ticket {
     uint64_t link, request;
     uint64_t last;                      // JOURNAL: the last record of the batch
     struct hash128 hash;                // leaf or plan
+    uint32_t executions;                // JOURNAL: how many of the batch's records are executions
     uint32_t marks;                     // JOURNAL: watermarks to raise once durable
     struct { uint64_t session; uint32_t epoch; uint64_t counter; } mark[64];
 };

@@ -16,7 +16,7 @@ enum { LISTS_MAX = 4096, SCRATCH_BYTES = 64 };
 struct stream {
     struct device_list *list[LISTS_MAX];    // a ring
     uint32_t head, tail, next_task;
-    bool is_running;                        // a task happens soon
+    bool is_running;    // a task happens soon
     uint64_t started_ns;
 };
 
@@ -81,8 +81,13 @@ struct sim_device *device_make(struct sim *sim, uint32_t node, uint32_t index, u
     device->info.threads = 1;
     memset(device->info.ops, 0xFF, sizeof device->info.ops);
     device->port = (struct device_port){
-        .info = &device->info, .self = device, .can = device_can, .scratch_bytes = device_scratch_bytes,
-        .submit = device_submit, .trim = device_trim, .stop = device_stop,
+        .info = &device->info,
+        .self = device,
+        .can = device_can,
+        .scratch_bytes = device_scratch_bytes,
+        .submit = device_submit,
+        .trim = device_trim,
+        .stop = device_stop,
     };
     return device;
 }

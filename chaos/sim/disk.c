@@ -11,11 +11,14 @@
 
 enum { ENTRIES_FIRST = 32 };
 
-struct sim_table { struct store_entry *entry; uint32_t count, capacity; };
+struct sim_table {
+    struct store_entry *entry;
+    uint32_t count, capacity;
+};
 
 struct sim_disk {
-    struct sim_table table[STORE_TABLES];   // each in key order
-    uint64_t last_ns;                       // when the last accepted batch is done
+    struct sim_table table[STORE_TABLES];    // each in key order
+    uint64_t last_ns;                        // when the last accepted batch is done
 };
 
 struct sim_disk *disk_make(void)
@@ -123,7 +126,7 @@ static void batch_is_done(struct sim *sim, struct happening *happening)
     struct store_batch *batch = happening->pointer;
     struct io_event event = {.kind = IO_STORE_DONE};
     event.store_done.ticket = happening->number;
-    if (happening->sent != 0)               // a read
+    if (happening->sent != 0)    // a read
         event.store_done.result = answer(disk, batch);
     else
         apply(disk, batch);

@@ -12,8 +12,8 @@
 #include <string.h>
 
 enum { LINKS_FIRST = 64 };
-#define DEPART_MAX_NS 50000u            // a message may wait so long in its sender's queue
-#define PARTED_OPEN_NS 1000000000u      // until an attempt to connect through a partition is given up
+#define DEPART_MAX_NS 50000u          // a message may wait so long in its sender's queue
+#define PARTED_OPEN_NS 1000000000u    // until an attempt to connect through a partition is given up
 
 // Ends have ids of their own, 1, 2, 3 ...: link i has the ends 2 i + 1 and 2 i + 2.
 static uint64_t id_of(uint32_t index, uint32_t side)
@@ -140,7 +140,7 @@ void network_close(struct sim *sim, uint32_t node, uint64_t id)
     if (side == 0)
         link->request = 0;
     if (!link->is_cut)
-        take_down(sim, (uint32_t)((id - 1) / 2), 1 - side, true);      // what was said before still arrives
+        take_down(sim, (uint32_t)((id - 1) / 2), 1 - side, true);    // what was said before still arrives
 }
 
 void network_death(struct sim *sim, uint32_t node)
@@ -201,7 +201,9 @@ void network_send(struct sim *sim, uint32_t node, struct io_effect *effect)
     uint32_t side;
     struct sim_link *link = link_of_node(sim, node, effect->send.link, &side);
     const struct blob *body = effect->send.body, *bulk = effect->send.bulk;
-    uint64_t bulk_bytes = bulk == NULL ? 0 : effect->send.bulk_bytes == 0 ? bulk->bytes - effect->send.bulk_offset : effect->send.bulk_bytes;
+    uint64_t bulk_bytes = bulk == NULL                   ? 0
+                          : effect->send.bulk_bytes == 0 ? bulk->bytes - effect->send.bulk_offset
+                                                         : effect->send.bulk_bytes;
     if (body->bytes > wire_body_max(effect->send.message) || bulk_bytes > wire_bulk_max(effect->send.message))
         sim_fail(sim, "%s sends a %s that no receiver would take", sim->node[node].name, wire_name(effect->send.message));
     uint64_t departs_ns = sim->now_ns + sim_random(sim, 0, DEPART_MAX_NS);

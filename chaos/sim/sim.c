@@ -139,7 +139,10 @@ static void process_free_op(void *self)
 }
 
 static const struct sim_ops process_ops = {
-    .post = process_post_op, .run = process_run_op, .deadline_ns = process_deadline_op, .free = process_free_op,
+    .post = process_post_op,
+    .run = process_run_op,
+    .deadline_ns = process_deadline_op,
+    .free = process_free_op,
 };
 
 uint32_t sim_add_node(struct sim *sim, const char *name, const struct sim_ops *ops, sim_make_node make, void *argument)
@@ -433,7 +436,7 @@ struct sim *sim_make(const struct sim_options *options)
     if (sim->options.task_delay_max_ns == 0)
         sim->options.task_delay_max_ns = TASK_DELAY_MAX_NS;
     sim->prng = prng_make(options->seed);
-    sim->now_ns = 1;                    // 0 means "no time" to timers
+    sim->now_ns = 1;    // 0 means "no time" to timers
     effects_init(&sim->effects);
     return sim;
 }
@@ -482,8 +485,8 @@ struct device_port *sim_add_device(struct sim *sim, uint32_t node, uint64_t capa
     return device_port_of(device);
 }
 
-void sim_on_answer(struct sim *sim, uint32_t node, void (*answered)(void *context, uint64_t request, enum dj_error error, void *result),
-                   void *context)
+void sim_on_answer(struct sim *sim, uint32_t node,
+                   void (*answered)(void *context, uint64_t request, enum dj_error error, void *result), void *context)
 {
     sim->node[node].answered = answered;
     sim->node[node].answered_context = context;
@@ -502,7 +505,10 @@ void sim_submit(struct sim *sim, uint32_t node, uint32_t verb, void *argument)
     sim_later_event(sim, sim->now_ns, node, &event);
 }
 
-struct act { void (*act)(struct sim *sim, void *context); void *context; };
+struct act {
+    void (*act)(struct sim *sim, void *context);
+    void *context;
+};
 
 static void act_now(struct sim *sim, struct happening *happening)
 {

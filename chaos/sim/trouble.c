@@ -35,7 +35,8 @@ enum trouble { TROUBLE_DEATH, TROUBLE_PAUSE, TROUBLE_PARTITION, TROUBLE_BREAK, T
 
 static uint64_t mean_of(const struct sim_chaos *chaos, uint64_t kind)
 {
-    const uint64_t mean[TROUBLE_KINDS] = {chaos->death_mean_ns, chaos->pause_mean_ns, chaos->partition_mean_ns, chaos->break_mean_ns};
+    const uint64_t mean[TROUBLE_KINDS] = {chaos->death_mean_ns, chaos->pause_mean_ns, chaos->partition_mean_ns,
+                                          chaos->break_mean_ns};
     return mean[kind];
 }
 
@@ -68,11 +69,8 @@ static void trouble_comes(struct sim *sim, struct happening *happening)
         if (pick_mortal(sim, &a) && pick_mortal(sim, &b) && a != b)
             sim_partition(sim, a, b, sim_random(sim, 1, chaos->partition_max_ns + 1));
         break;
-    case TROUBLE_BREAK:
-        network_break_any(sim);
-        break;
-    case TROUBLE_KINDS:
-        break;
+    case TROUBLE_BREAK: network_break_any(sim); break;
+    case TROUBLE_KINDS: break;
     }
     plan_trouble(sim, happening->number);
 }

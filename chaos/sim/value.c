@@ -30,12 +30,17 @@ static void walk(const struct tensor_meta *meta, each_element each, void *contex
     }
 }
 
-struct copying { uint8_t *dense, *strided; size_t element; bool is_gather; };
+struct copying {
+    uint8_t *dense, *strided;
+    size_t element;
+    bool is_gather;
+};
 
 static void copy_element(void *context, int64_t ordinal, int64_t offset)
 {
     const struct copying *copying = context;
-    uint8_t *dense = copying->dense + (size_t)ordinal * copying->element, *strided = copying->strided + (size_t)offset * copying->element;
+    uint8_t *dense = copying->dense + (size_t)ordinal * copying->element,
+            *strided = copying->strided + (size_t)offset * copying->element;
     memcpy(copying->is_gather ? dense : strided, copying->is_gather ? strided : dense, copying->element);
 }
 
@@ -44,14 +49,16 @@ static uint8_t *gather(const uint8_t *at, const struct tensor_meta *meta)
 {
     uint8_t *dense = malloc((size_t)tensor_bytes(meta) + 1);
     assert(dense != NULL);
-    struct copying copying = {.dense = dense, .strided = (uint8_t *)(uintptr_t)at, .element = dtype_bytes(meta->dtype), .is_gather = true};
+    struct copying copying = {
+        .dense = dense, .strided = (uint8_t *)(uintptr_t)at, .element = dtype_bytes(meta->dtype), .is_gather = true};
     walk(meta, copy_element, &copying);
     return dense;
 }
 
-static void scatter(uint8_t *at, const struct tensor_meta *meta, uint8_t *dense)
+static void scatter(uint8_t *at, const struct tensor_meta *meta, const uint8_t *dense)
 {
-    struct copying copying = {.dense = dense, .strided = at, .element = dtype_bytes(meta->dtype)};
+    struct copying copying = {.dense = (uint8_t *)(uintptr_t)dense, .element = dtype_bytes(meta->dtype)};
+    copying.strided = at;
     walk(meta, copy_element, &copying);
 }
 
@@ -142,7 +149,7 @@ static bool overwrite(uint8_t *region, const struct device_task *task, uint32_t 
     if (!is_same_kind(self, out) || !view_of(view_op, task, out, &part.meta, &offset) || !is_same_kind(src, &part))
         return false;
     part.offset += offset;
-    uint8_t *dense = gather(address(region, src), &src->meta);      // it may lie in what is overwritten
+    uint8_t *dense = gather(address(region, src), &src->meta);    // it may lie in what is overwritten
     copy_whole(region, self, out);
     scatter(address(region, &part), &part.meta, dense);
     free(dense);
@@ -155,19 +162,14 @@ static bool move(uint8_t *region, const struct device_task *task)
         return false;
     switch (task->op->number) {
     case OP_CLONE:
-    case OP_TO_COPY:
-        return copy_whole(region, &task->in[0], &task->out[0]);
+    case OP_TO_COPY: return copy_whole(region, &task->in[0], &task->out[0]);
     case OP_COPY_INTO:
         return task->n_in == 2 && tensor_same_sizes(&task->in[1].meta, &task->out[0].meta) &&
                copy_whole(region, &task->in[1], &task->out[0]);
-    case OP_CAT:
-        return concatenate(region, task);
-    case OP_SLICE_SCATTER:
-        return overwrite(region, task, OP_SLICE);
-    case OP_SELECT_SCATTER:
-        return overwrite(region, task, OP_SELECT);
-    default:
-        return (task->op->flags & OP_IS_VIEW) != 0 && show(region, task);
+    case OP_CAT: return concatenate(region, task);
+    case OP_SLICE_SCATTER: return overwrite(region, task, OP_SLICE);
+    case OP_SELECT_SCATTER: return overwrite(region, task, OP_SELECT);
+    default: return (task->op->flags & OP_IS_VIEW) != 0 && show(region, task);
     }
 }
 
@@ -223,12 +225,17 @@ static void put_element(uint8_t *at, enum dtype dtype, uint64_t chance)
     }
 }
 
-struct filling { uint8_t *at; enum dtype dtype; uint64_t hash; };
+struct filling {
+    uint8_t *at;
+    enum dtype dtype;
+    uint64_t hash;
+};
 
 static void fill_element(void *context, int64_t ordinal, int64_t offset)
 {
     const struct filling *filling = context;
-    put_element(filling->at + (size_t)offset * dtype_bytes(filling->dtype), filling->dtype, hash_mix(filling->hash, (uint64_t)ordinal));
+    put_element(filling->at + (size_t)offset * dtype_bytes(filling->dtype), filling->dtype,
+                hash_mix(filling->hash, (uint64_t)ordinal));
 }
 
 void value_run(uint8_t *region, const struct device_task *task)

@@ -34,7 +34,8 @@ void actor_wake(struct actor *actor)
         list_push(&actor->process->ready, &actor->ready);
 }
 
-enum dj_error actor_make(struct actor *self, const struct actor_class *class, const void *argument, size_t argument_bytes, actor_id *ret)
+enum dj_error actor_make(struct actor *self, const struct actor_class *class, const void *argument, size_t argument_bytes,
+                         actor_id *ret)
 {
     return actor_make_under(self->process, self, class, argument, argument_bytes, ret);
 }
@@ -71,7 +72,8 @@ enum dj_error actor_post(struct actor *self, actor_id to, uint32_t number, void 
     struct actor *receiver = actor_find(self->process, to);
     if (receiver == NULL || receiver->is_ending)
         return DJ_E_NOT_FOUND;
-    struct letter letter = {.kind = LETTER_USER, .from = self->id, .number = number, .payload = payload, .payload_free = payload_free};
+    struct letter letter = {
+        .kind = LETTER_USER, .from = self->id, .number = number, .payload = payload, .payload_free = payload_free};
     enum dj_error error = mailbox_post(&receiver->box, &letter);
     if (error == DJ_OK)
         actor_wake(receiver);
@@ -179,7 +181,7 @@ void actor_link_take(struct actor *self, uint64_t link)
         return;
     // What already waits for the former owner comes along.
     if (owner != NULL) {
-        enum dj_error error = map_put(process->links, number_key(link), id_value(self->id));     // replaces: cannot fail
+        enum dj_error error = map_put(process->links, number_key(link), id_value(self->id));    // replaces: cannot fail
         assert(error == DJ_OK);
         owner->links--;
         self->links++;
@@ -228,7 +230,8 @@ void actor_send(struct actor *self, uint64_t link, uint16_t message, struct blob
 {
     // Encoders give NULL when memory is short or a field is over its bound: nothing that can be sent.
     if (body == NULL || (bulk != NULL && (bulk_offset > bulk->bytes || bulk_bytes > bulk->bytes - bulk_offset))) {
-        log_write(LOG_ERROR, "actors", "not sent: no body, or a bulk outside its blob actor=%s message=%u", self->class->name, message);
+        log_write(LOG_ERROR, "actors", "not sent: no body, or a bulk outside its blob actor=%s message=%u", self->class->name,
+                  message);
         blob_drop(body);
         blob_drop(bulk);
         self->broken = body == NULL ? DJ_E_NO_MEMORY : DJ_E_INVALID;

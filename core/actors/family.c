@@ -65,8 +65,8 @@ static void actor_free(struct actor *actor)
     free(actor);
 }
 
-static struct actor *actor_alloc(struct process *process, struct actor *parent, const struct actor_class *class, const void *argument,
-                                 size_t argument_bytes)
+static struct actor *actor_alloc(struct process *process, struct actor *parent, const struct actor_class *class,
+                                 const void *argument, size_t argument_bytes)
 {
     struct actor *actor = calloc(1, sizeof *actor);
     void *state = calloc(1, class->state_bytes == 0 ? 1 : class->state_bytes);
@@ -113,8 +113,8 @@ static enum dj_error actor_start(struct actor *actor)
     return error;
 }
 
-enum dj_error actor_make_under(struct process *process, struct actor *parent, const struct actor_class *class, const void *argument,
-                               size_t argument_bytes, actor_id *ret)
+enum dj_error actor_make_under(struct process *process, struct actor *parent, const struct actor_class *class,
+                               const void *argument, size_t argument_bytes, actor_id *ret)
 {
     assert(class->receive != NULL && class->mailbox_capacity <= MAILBOX_CAPACITY_MAX);
     if (parent != NULL && (parent->depth + 1 >= ACTOR_DEPTH_MAX || parent->is_ending))
@@ -137,11 +137,20 @@ enum dj_error actor_make_under(struct process *process, struct actor *parent, co
     return DJ_OK;
 }
 
+// None of them is ending already: an actor ends from the leaves up, and nothing that runs meanwhile can end one above it.
+static void end_children(struct actor *actor)
+{
+    for (struct list *first = actor->children.next; first != &actor->children; first = actor->children.next) {
+        struct actor *child = list_entry(first, struct actor, sibling);
+        assert(!child->is_ending);    // NOLINT(clang-analyzer-unix.Malloc): freeing a child has unlinked it
+        actor_end(child, DJ_E_CLOSED);
+    }
+}
+
 // Everything inside the actor but its state: children, letters, timers, links.
 static void actor_clear(struct actor *actor)
 {
-    list_each(node, &actor->children)
-        actor_end(list_entry(node, struct actor, sibling), DJ_E_CLOSED);
+    end_children(actor);
     actor_forget_links(actor);
     for (uint32_t i = 0; i < actor->timers; i++)
         timers_clear(&actor->process->timers, &actor->timer[i]);
@@ -171,8 +180,7 @@ static void tell_watchers(struct actor *actor, enum dj_error error)
 static void actor_close(struct actor *actor, enum dj_error error)
 {
     actor->is_ending = true;
-    list_each(node, &actor->children)
-        actor_end(list_entry(node, struct actor, sibling), DJ_E_CLOSED);
+    end_children(actor);
     if (actor->class->end != NULL)
         actor->class->end(actor, actor->state);
     actor_clear(actor);
@@ -228,7 +236,8 @@ void actor_failed(struct actor *actor, enum dj_error error)
 {
     struct process *process = actor->process;
     while (actor != NULL && !actor->is_ending) {
-        log_write(LOG_WARN, "actors", "actor failed actor=%s id=%" PRIx64 " error=%s", actor->class->name, actor->id, dj_error_name(error));
+        log_write(LOG_WARN, "actors", "actor failed actor=%s id=%" PRIx64 " error=%s", actor->class->name, actor->id,
+                  dj_error_name(error));
         struct actor *parent = actor->parent;
         enum actor_verdict verdict = verdict_on(actor, error);
         if (verdict == ACTOR_STOP) {

@@ -100,7 +100,7 @@ uint32_t mailbox_move_link(struct mailbox *box, uint64_t link, struct mailbox *t
         struct letter letter;
         mailbox_take(box, &letter);
         if (!is_of_link(&letter, link)) {
-            mailbox_force(box, &letter);        // there is room: one was just taken
+            mailbox_force(box, &letter);    // there is room: one was just taken
             continue;
         }
         moved++;

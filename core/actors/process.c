@@ -216,7 +216,7 @@ static enum route route_event(struct process *process, const struct io_event *ev
     case IO_DEVICE_DONE: return route_ticket(process, event->device_done.list->ticket, event);
     case IO_COMPUTE_DONE: return route_ticket(process, event->compute_done.ticket, event);
     case IO_SUBMIT: return route_to_all(process, process->submit_acceptor, process->submit_acceptors, event);
-    case IO_TIMER: return ROUTED;       // a reason to run; the clock does the rest
+    case IO_TIMER: return ROUTED;    // a reason to run; the clock does the rest
     }
     return ROUTE_NOBODY;
 }
@@ -248,7 +248,7 @@ static void fire_timers(struct process *process)
 
 static void stop_those_asked(struct process *process)
 {
-    for (uint32_t i = 0; i < process->stops; i++) {         // ending one may ask for more
+    for (uint32_t i = 0; i < process->stops; i++) {    // ending one may ask for more
         struct actor *actor = actor_find(process, process->stop[i]);
         if (actor != NULL)
             actor_end(actor, DJ_OK);
@@ -261,7 +261,7 @@ static void run_letter(struct process *process, struct actor *actor)
     actor_id id = actor->id;
     struct letter letter;
     if (!mailbox_take(&actor->box, &letter))
-        return;                             // its letters went away with a link
+        return;    // its letters went away with a link
     process->stats.letters++;
 
     enum dj_error error = DJ_OK;
@@ -285,7 +285,8 @@ static void start_roots(struct process *process)
                                                process->root[i].argument_bytes, &process->root_id[i]);
         if (error == DJ_OK)
             continue;
-        log_write(LOG_ERROR, "actors", "a root actor did not start actor=%s error=%s", process->root[i].class->name, dj_error_name(error));
+        log_write(LOG_ERROR, "actors", "a root actor did not start actor=%s error=%s", process->root[i].class->name,
+                  dj_error_name(error));
         process->has_exited = true;
         effects_add(process->effects, IO_STOP)->stop.exit_code = PROCESS_EXIT_FAILED;
     }

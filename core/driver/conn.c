@@ -194,7 +194,7 @@ void conn_send(struct conn *conn, const struct io_effect *effect)
 bool conn_sweep(struct driver *driver, uint64_t now_ms)
 {
     bool is_watching = false;
-    list_each(node, &driver->all) {
+    list_each (node, &driver->all) {
         struct conn *conn = list_entry(node, struct conn, all);
         if (conn->state != CONN_OPENING && conn->state != CONN_LINGERING)
             continue;

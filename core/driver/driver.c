@@ -10,7 +10,6 @@
 #include "core/base/log.h"
 #include "core/io/blob.h"
 
-#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,132 +114,6 @@ static void post_held(struct driver *driver)
     driver->held_end = &driver->held;
 }
 
-// Effects ----------------------------------------------------------------------------------------------------------------
-
-struct computation {
-    uv_work_t work;
-    struct driver *driver;
-    uint64_t ticket;
-    void *(*function)(void *);
-    void *input, *result;
-};
-
-static void compute(uv_work_t *work)
-{
-    struct computation *computation = work->data;
-    computation->result = computation->function(computation->input);
-}
-
-static void after_compute(uv_work_t *work, int status)
-{
-    (void)status;
-    struct computation *computation = work->data;
-    struct io_event event = {.kind = IO_COMPUTE_DONE};
-    event.compute_done.ticket = computation->ticket;
-    event.compute_done.result = computation->result;
-    computation->driver->computing--;
-    driver_post(computation->driver, &event);
-    free(computation);
-}
-
-static void start_compute(struct driver *driver, const struct io_effect *effect)
-{
-    struct computation *computation = malloc(sizeof *computation);
-    assert(computation != NULL);
-    *computation = (struct computation){
-        .driver = driver,
-        .ticket = effect->compute.ticket,
-        .function = effect->compute.function,
-        .input = effect->compute.input,
-    };
-    computation->work.data = computation;
-    driver->computing++;
-    uv_queue_work(&driver->loop, &computation->work, compute, after_compute);
-}
-
-static void open_link(struct driver *driver, const struct io_effect *effect)
-{
-    if (strncmp(effect->link_open.address, "head://", 7) == 0)
-        stream_open(driver, effect->link_open.request, effect->link_open.address);
-    else
-        socket_open(driver, effect->link_open.request, effect->link_open.address);
-}
-
-static void submit(struct driver *driver, const struct io_effect *effect)
-{
-    struct device_list *list = effect->device_submit.list;
-    uint32_t index = effect->device_submit.device;
-    if (index < DRIVER_DEVICES_MAX && driver->device[index] != NULL) {
-        driver->device[index]->submit(driver->device[index]->self, list);
-        return;
-    }
-    list->error = fault_set(&list->fault, DJ_E_NO_DEVICE, "this process has no device %u", index);
-    struct io_event event = {.kind = IO_DEVICE_DONE};
-    event.device_done.device = index;
-    event.device_done.list = list;
-    driver_post(driver, &event);
-}
-
-static void use_store(struct driver *driver, uint64_t ticket, struct store_batch *batch, bool is_read)
-{
-    if (driver->store != NULL) {
-        (is_read ? driver->store->read : driver->store->commit)(driver->store->self, ticket, batch);
-        return;
-    }
-    batch_free(batch);
-    struct io_event event = {.kind = IO_STORE_DONE};
-    event.store_done.ticket = ticket;
-    event.store_done.error = DJ_E_UNSUPPORTED;
-    driver_post(driver, &event);
-}
-
-static void begin_stop(struct driver *driver, int exit_code)
-{
-    driver->is_stopping = true;
-    driver->exit_code = exit_code;
-}
-
-static void carry_out(struct driver *driver, struct io_effect *effect)
-{
-    struct conn *conn = NULL;
-    switch (effect->kind) {
-    case IO_SEND:
-        conn = conn_find(driver, effect->send.link);
-        if (conn != NULL)
-            conn_send(conn, effect);
-        else
-            effect_drop(effect);
-        break;
-    case IO_LINK_OPEN:
-        open_link(driver, effect);
-        break;
-    case IO_LINK_CLOSE:
-        conn = conn_find(driver, effect->link_close.link);
-        if (conn != NULL)
-            conn_close(conn);
-        break;
-    case IO_STORE_COMMIT:
-        use_store(driver, effect->store_commit.ticket, effect->store_commit.batch, false);
-        break;
-    case IO_STORE_READ:
-        use_store(driver, effect->store_read.ticket, effect->store_read.batch, true);
-        break;
-    case IO_DEVICE_SUBMIT:
-        submit(driver, effect);
-        break;
-    case IO_COMPUTE:
-        start_compute(driver, effect);
-        break;
-    case IO_ANSWER:
-        // Local requests here are signals and closed pipes, which nobody waits for.
-        log_write(LOG_DEBUG, "driver", "an answer that nobody waits for request=%" PRIu64, effect->answer.request);
-        break;
-    case IO_STOP:
-        begin_stop(driver, effect->stop.exit_code);
-        break;
-    }
-}
-
 // The turn ---------------------------------------------------------------------------------------------------------------
 
 // Once more from those that may have complete messages left.
@@ -267,7 +140,7 @@ static bool think(struct driver *driver)
     bool has_more = process_run(driver->process, driver_now_ns(), &driver->effects);
     driver->stats.effects += driver->effects.count;
     for (uint32_t i = 0; i < driver->effects.count; i++)
-        carry_out(driver, &driver->effects.effect[i]);
+        driver_carry_out(driver, &driver->effects.effect[i]);
     driver->effects.count = 0;
     return has_more;
 }
@@ -297,7 +170,7 @@ static void set_deadline(struct driver *driver)
 
 static void on_busy(uv_idle_t *busy)
 {
-    (void)busy;         // its being active keeps the loop from waiting
+    (void)busy;    // its being active keeps the loop from waiting
 }
 
 static void flush_and_end(struct driver *driver);
@@ -352,6 +225,8 @@ static void on_sweep(uv_timer_t *timer)
 {
     struct driver *driver = timer->data;
     driver->is_due = true;
+    for (uint32_t i = 0; i < driver->listeners; i++)
+        socket_listener_resume(driver->listener[i]);
     if (!conn_sweep(driver, uv_now(&driver->loop)) && !driver->is_flushing) {
         uv_timer_stop(timer);
         driver->is_sweeping = false;
@@ -386,13 +261,13 @@ static void flush_and_end(struct driver *driver)
         driver->is_flushing = true;
         driver->flush_until_ms = uv_now(&driver->loop) + DRIVER_FLUSH_MS;
         listeners_close(driver);
-        list_each(node, &driver->all)
+        list_each (node, &driver->all)
             conn_close(list_entry(node, struct conn, all));
         driver_sweep_soon(driver);
     }
     take_inbox(driver);
     bool is_waiting = false;
-    list_each(node, &driver->all) {
+    list_each (node, &driver->all) {
         const struct conn *conn = list_entry(node, struct conn, all);
         is_waiting = is_waiting || (conn->state == CONN_LINGERING && conn->ops->queued_bytes(conn) > 0);
     }
@@ -463,7 +338,7 @@ static void close_handle(uv_handle_t *handle)
 static void drop_node(struct inbox_node *node)
 {
     if (node->handle != handle_event)
-        return;                         // it is part of a connection
+        return;    // it is part of a connection
     event_drop(&((struct event_node *)node)->event);
     free(node);
 }
@@ -474,7 +349,7 @@ void driver_free(struct driver *driver)
         return;
     driver->is_stopping = driver->is_flushing = true;
     listeners_close(driver);
-    list_each(node, &driver->all) {
+    list_each (node, &driver->all) {
         struct conn *conn = list_entry(node, struct conn, all);
         if (conn->state != CONN_CLOSED) {
             conn->state = CONN_CLOSED;

@@ -1,6 +1,6 @@
 // What the files of this folder share: the driver, and a connection as it sees it, whatever carries the bytes. Nobody else includes it.
 //
-// driver.c runs the core and carries out its effects; conn.c is the life of a connection; socket.c (a link under uv_poll) and stream.c (an nng
+// driver.c runs the core; effects.c carries out what it wants; conn.c is the life of a connection; socket.c (a link under uv_poll) and stream.c (an nng
 // byte stream) carry the bytes. All of it runs on the loop thread; nng's callbacks only push onto the inbox.
 
 #ifndef CORE_DRIVER_LOOP_H
@@ -59,7 +59,7 @@ struct listener {
     uint32_t index;
     uv_poll_t poll;                     // a socket's
     int fd;
-    bool is_unix;
+    bool is_unix, is_resting;           // resting: accepting failed; tried again with the next sweep
     char path[IO_ADDRESS_MAX];
     struct stream_listener *stream;     // nng's
     struct list closing;                // in driver->closing until nng has let go of it
@@ -107,6 +107,9 @@ bool driver_is_stalled(const struct driver *driver);                        // s
 void driver_push(struct driver *driver, struct inbox_node *node);           // any thread
 void driver_sweep_soon(struct driver *driver);                              // a connection has a deadline
 
+// effects.c
+void driver_carry_out(struct driver *driver, struct io_effect *effect);     // takes its holds
+
 // conn.c
 // Registers a connection. request 0: accepted. DJ_E_LIMIT when there are too many.
 enum dj_error conn_init(struct driver *driver, struct conn *conn, const struct conn_ops *ops, uint64_t request);
@@ -123,6 +126,7 @@ bool conn_sweep(struct driver *driver, uint64_t now_ms);    // ends what has tak
 
 // socket.c
 enum dj_error socket_listen(struct driver *driver, struct listener *listener, const char *address, char *bound, struct fault *fault);
+void socket_listener_resume(struct listener *listener);
 void socket_listener_close(struct listener *listener);
 void socket_open(struct driver *driver, uint64_t request, const char *address);
 

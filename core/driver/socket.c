@@ -15,7 +15,7 @@ struct socket_conn {
     struct conn conn;
     struct link *link;
     uv_poll_t poll;
-    int events;                         // that the poll is set to
+    int events;    // that the poll is set to
 };
 
 static struct socket_conn *socket_of(const struct conn *conn)
@@ -185,8 +185,12 @@ static void on_connection(uv_poll_t *poll, int status, int events)
     struct listener *listener = poll->data;
     struct driver *driver = listener->driver;
     driver->is_due = true;
-    int fd;
-    for (int left = CONN_BURST_MESSAGES; left > 0 && status == 0 && link_accept(listener->fd, &fd) == DJ_OK; left--) {
+    enum dj_error error = status == 0 ? DJ_OK : DJ_E_SYSTEM;
+    for (int left = CONN_BURST_MESSAGES; left > 0 && error == DJ_OK; left--) {
+        int fd;
+        error = link_accept(listener->fd, &fd);
+        if (error != DJ_OK)
+            break;
         struct socket_conn *socket = socket_make(driver, fd, 0);
         if (socket == NULL) {
             log_write(LOG_WARN, "driver", "a connection was turned away: too many, or no memory");
@@ -196,9 +200,25 @@ static void on_connection(uv_poll_t *poll, int status, int events)
         socket->conn.listener = listener->index;
         conn_is_up(&socket->conn);
     }
+    // No descriptors left, most likely: the connection still waits, and would wake us for ever.
+    if (error == DJ_E_SYSTEM) {
+        log_write(LOG_WARN, "driver", "connections cannot be accepted now; is the limit on open files (ulimit -n) too low?");
+        uv_poll_stop(poll);
+        listener->is_resting = true;
+        driver_sweep_soon(driver);
+    }
 }
 
-enum dj_error socket_listen(struct driver *driver, struct listener *listener, const char *address, char *bound, struct fault *fault)
+void socket_listener_resume(struct listener *listener)
+{
+    if (!listener->is_resting)
+        return;
+    listener->is_resting = false;
+    uv_poll_start(&listener->poll, UV_READABLE, on_connection);
+}
+
+enum dj_error socket_listen(struct driver *driver, struct listener *listener, const char *address, char *bound,
+                            struct fault *fault)
 {
     enum dj_error error = link_listen(address, &listener->fd, bound, fault);
     if (error != DJ_OK)

@@ -31,12 +31,12 @@ struct operation {
 struct stream_conn {
     struct conn conn;
     nng_stream *stream;
-    nng_stream_dialer *dialer;          // while opening
+    nng_stream_dialer *dialer;    // while opening
     struct operation dial, read, write;
     struct frame_reader reader;
     struct frame_queue queue;
     enum dj_error error;
-    size_t at, end;                     // of what was read and not yet taken
+    size_t at, end;    // of what was read and not yet taken
     uint8_t buffer[STREAM_BUFFER_BYTES];
 };
 
@@ -58,7 +58,8 @@ static void on_done(void *argument)
     driver_push(operation->driver, &operation->node);
 }
 
-static bool operation_init(struct operation *operation, struct driver *driver, void (*handle)(struct driver *, struct inbox_node *))
+static bool operation_init(struct operation *operation, struct driver *driver,
+                           void (*handle)(struct driver *, struct inbox_node *))
 {
     operation->driver = driver;
     operation->node.handle = handle;
@@ -195,7 +196,7 @@ static void stream_update(struct conn *conn)
         return;
     write_more(stream);
     if (conn->state == CONN_LINGERING)
-        stream->at = stream->end;           // what the peer says now is nobody's business any more
+        stream->at = stream->end;    // what the peer says now is nobody's business any more
     read_more(stream);
 }
 
@@ -244,7 +245,7 @@ static void on_dialled(struct driver *driver, struct inbox_node *node)
             conn_is_down(&stream->conn, failure == NNG_ETIMEDOUT ? DJ_E_TIMEOUT : DJ_E_CLOSED);
         }
     } else if (stream->dialer != NULL && stream->stream == NULL && nng_aio_result(stream->dial.aio) == 0) {
-        stream->stream = nng_aio_get_output(stream->dial.aio, 0);       // it came up after it was given up
+        stream->stream = nng_aio_get_output(stream->dial.aio, 0);    // it came up after it was given up
     }
     free_if_idle(stream);
 }
@@ -298,7 +299,8 @@ void stream_open(struct driver *driver, uint64_t request, const char *address)
 
 static void on_accepted(struct driver *driver, struct inbox_node *node)
 {
-    struct stream_listener *listener = (struct stream_listener *)(void *)((char *)node - offsetof(struct stream_listener, accept.node));
+    struct stream_listener *listener = (struct stream_listener *)(void *)((char *)node -
+                                                                          offsetof(struct stream_listener, accept.node));
     driver->is_due = true;
     int result = nng_aio_result(listener->accept.aio);
     nng_stream *accepted = result == 0 ? nng_aio_get_output(listener->accept.aio, 0) : NULL;
@@ -326,13 +328,15 @@ static void on_accepted(struct driver *driver, struct inbox_node *node)
 
 static enum dj_error refused(const char *address, int failure, struct fault *fault)
 {
-    const char *advice = failure == NNG_EADDRINUSE ? "another process listens there: stop it, or choose another port (0 lets the system choose)"
-                       : failure == NNG_EADDRINVAL ? "an address is HOST:PORT, and the host must be one of this machine's"
-                                                   : "choose another address";
+    const char *advice = failure == NNG_EADDRINUSE
+                             ? "another process listens there: stop it, or choose another port (0 lets the system choose)"
+                         : failure == NNG_EADDRINVAL ? "an address is HOST:PORT, and the host must be one of this machine's"
+                                                     : "choose another address";
     return fault_set(fault, DJ_E_ADDRESS, "%s: cannot listen: %s; %s", address, nng_strerror(failure), advice);
 }
 
-enum dj_error stream_listen(struct driver *driver, struct listener *listener, const char *address, char *bound, struct fault *fault)
+enum dj_error stream_listen(struct driver *driver, struct listener *listener, const char *address, char *bound,
+                            struct fault *fault)
 {
     struct stream_listener *stream = calloc(1, sizeof *stream);
     if (stream == NULL || !operation_init(&stream->accept, driver, on_accepted)) {

@@ -15,7 +15,8 @@ struct store_batch *batch_make(void)
     return calloc(1, sizeof(struct store_batch));
 }
 
-struct store_item *batch_add(struct store_batch *batch, enum store_verb verb, enum store_table table, const void *key, size_t key_bytes)
+struct store_item *batch_add(struct store_batch *batch, enum store_verb verb, enum store_table table, const void *key,
+                             size_t key_bytes)
 {
     assert(key_bytes <= STORE_KEY_MAX);
     if (batch->items == batch->capacity) {

@@ -34,11 +34,12 @@ static bool split_host(const char *text, struct place *ret)
     if (colon == NULL || colon[1] == '\0' || strlen(colon + 1) >= PORT_MAX)
         return false;
     size_t length = (size_t)(colon - text);
-    if (length >= 2 && text[0] == '[' && colon[-1] == ']') {       // [::1]:7070
+    if (length >= 2 && text[0] == '[' && colon[-1] == ']') {    // [::1]:7070
         text++;
         length -= 2;
     }
-    if (length == 0 || length >= HOST_MAX || strspn(colon + 1, "0123456789") != strlen(colon + 1) || strtoul(colon + 1, NULL, 10) > 65535)
+    if (length == 0 || length >= HOST_MAX || strspn(colon + 1, "0123456789") != strlen(colon + 1) ||
+        strtoul(colon + 1, NULL, 10) > 65535)
         return false;
     memcpy(ret->host, text, length);
     ret->host[length] = '\0';
@@ -54,18 +55,20 @@ static enum dj_error parse(const char *address, struct place *ret, struct fault 
         ret->is_unix = true;
         ret->path.sun_family = AF_UNIX;
         if (path[0] != '/' || strlen(path) >= sizeof ret->path.sun_path)
-            return fault_set(fault, DJ_E_ADDRESS, "%s: a unix address is unix:// and an absolute path of at most %zu bytes", address,
-                             sizeof ret->path.sun_path - 1);
+            return fault_set(fault, DJ_E_ADDRESS, "%s: a unix address is unix:// and an absolute path of at most %zu bytes",
+                             address, sizeof ret->path.sun_path - 1);
         strcpy(ret->path.sun_path, path);
         return DJ_OK;
     }
     bool is_stream = strncmp(address, "tcp://", 6) == 0 || strncmp(address, "head://", 7) == 0;
     if (!is_stream || !split_host(strstr(address, "://") + 3, ret))
-        return fault_set(fault, DJ_E_ADDRESS, "%s: an address is tcp://HOST:PORT or unix:///PATH, with a port from 0 to 65535", address);
+        return fault_set(fault, DJ_E_ADDRESS, "%s: an address is tcp://HOST:PORT or unix:///PATH, with a port from 0 to 65535",
+                         address);
     return DJ_OK;
 }
 
-static enum dj_error resolve(const char *address, const struct place *place, int flags, struct addrinfo **ret, struct fault *fault)
+static enum dj_error resolve(const char *address, const struct place *place, int flags, struct addrinfo **ret,
+                             struct fault *fault)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV};
     int failure = getaddrinfo(place->host, place->port, &hints, ret);
@@ -78,7 +81,7 @@ static enum dj_error resolve(const char *address, const struct place *place, int
 static void set_no_delay(int fd)
 {
     int on = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);      // fails on unix sockets, which have no such delay
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);    // fails on unix sockets, which have no such delay
 }
 
 static int open_socket(int family)
@@ -121,8 +124,8 @@ enum dj_error link_dial(const char *address, int *ret_fd, struct fault *fault)
         errno = reason;
     }
     if (fd < 0)
-        return fault_set(fault, DJ_E_CLOSED, "%s: cannot connect: %s; check that the process is running and listens there", address,
-                         strerror(errno));
+        return fault_set(fault, DJ_E_CLOSED, "%s: cannot connect: %s; check that the process is running and listens there",
+                         address, strerror(errno));
     *ret_fd = fd;
     return DJ_OK;
 }
@@ -165,11 +168,12 @@ static int listen_on(int family, const struct sockaddr *address, socklen_t bytes
 
 static enum dj_error cannot_listen(const char *address, struct fault *fault)
 {
-    const char *advice = errno == EADDRINUSE ? "another process listens there: stop it, or choose another address (port 0 lets the system choose)"
-                       : errno == EADDRNOTAVAIL ? "this machine has no such address: use one of its own, or 0.0.0.0 for all"
-                       : errno == EACCES ? "this user may not: choose a port above 1023, or a folder that is yours"
-                       : errno == ENOENT ? "the folder does not exist: create it"
-                                         : "choose another address";
+    const char *advice = errno == EADDRINUSE
+                             ? "another process listens there: stop it, or choose another address (port 0 lets the system choose)"
+                         : errno == EADDRNOTAVAIL ? "this machine has no such address: use one of its own, or 0.0.0.0 for all"
+                         : errno == EACCES        ? "this user may not: choose a port above 1023, or a folder that is yours"
+                         : errno == ENOENT        ? "the folder does not exist: create it"
+                                                  : "choose another address";
     return fault_set(fault, DJ_E_ADDRESS, "%s: cannot listen: %s; %s", address, strerror(errno), advice);
 }
 
@@ -179,7 +183,8 @@ static void write_bound(int fd, const struct place *place, char *bound)
     socklen_t bytes = sizeof storage;
     uint16_t port = 0;
     if (getsockname(fd, (struct sockaddr *)&storage, &bytes) == 0)
-        port = ntohs(storage.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&storage)->sin6_port : ((struct sockaddr_in *)&storage)->sin_port);
+        port = ntohs(storage.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&storage)->sin6_port
+                                                   : ((struct sockaddr_in *)&storage)->sin_port);
     bool is_v6 = strchr(place->host, ':') != NULL;
     snprintf(bound, IO_ADDRESS_MAX, "tcp://%s%s%s:%u", is_v6 ? "[" : "", place->host, is_v6 ? "]" : "", port);
 }

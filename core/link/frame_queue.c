@@ -68,10 +68,11 @@ static enum dj_error check(const struct frame_queue *queue, const struct frame_o
     return DJ_OK;
 }
 
-enum dj_error frame_queue_add(struct frame_queue *queue, uint16_t message, struct blob *body, struct blob *bulk, uint64_t bulk_offset,
-                              uint64_t bulk_bytes, uint64_t not_after_ns)
+enum dj_error frame_queue_add(struct frame_queue *queue, uint16_t message, struct blob *body, struct blob *bulk,
+                              uint64_t bulk_offset, uint64_t bulk_bytes, uint64_t not_after_ns)
 {
-    struct frame_out frame = {.body = body, .bulk = bulk, .bulk_offset = bulk_offset, .bulk_bytes = bulk_bytes, .not_after_ns = not_after_ns};
+    struct frame_out frame = {
+        .body = body, .bulk = bulk, .bulk_offset = bulk_offset, .bulk_bytes = bulk_bytes, .not_after_ns = not_after_ns};
     enum dj_error error = body == NULL ? DJ_E_INVALID : DJ_OK;
     if (error == DJ_OK && bulk == NULL)
         frame.bulk_bytes = 0;

@@ -22,14 +22,9 @@ void frame_reader_free(struct frame_reader *reader)
 size_t frame_reader_span(struct frame_reader *reader, uint8_t **ret_at)
 {
     switch (reader->part) {
-    case FRAME_BODY:
-        *ret_at = reader->body->data + reader->have;
-        return reader->parsed.body_bytes - reader->have;
-    case FRAME_BULK:
-        *ret_at = reader->bulk->data + reader->have;
-        return reader->parsed.bulk_bytes - reader->have;
-    case FRAME_HEADER:
-        break;
+    case FRAME_BODY: *ret_at = reader->body->data + reader->have; return reader->parsed.body_bytes - reader->have;
+    case FRAME_BULK: *ret_at = reader->bulk->data + reader->have; return reader->parsed.bulk_bytes - reader->have;
+    case FRAME_HEADER: break;
     }
     *ret_at = reader->header + reader->have;
     return WIRE_HEADER_BYTES - reader->have;
@@ -94,7 +89,7 @@ enum dj_error frame_reader_filled(struct frame_reader *reader, size_t bytes, str
     reader->have += bytes;
     assert(reader->have <= part_bytes(reader));
 
-    while (reader->have == part_bytes(reader)) {            // parts may be empty
+    while (reader->have == part_bytes(reader)) {    // parts may be empty
         reader->error = end_part(reader);
         if (reader->error != DJ_OK)
             return reader->error;

@@ -19,8 +19,8 @@
 
 enum {
     BUFFER_BYTES = 16 << 10,
-    DIRECT_BYTES_MIN = 4 << 10,         // below it, copying out of the buffer is cheaper than a second span
-    BURST_BYTES = 1 << 20,              // read by one call before other links get their turn
+    DIRECT_BYTES_MIN = 4 << 10,    // below it, copying out of the buffer is cheaper than a second span
+    BURST_BYTES = 1 << 20,         // read by one call before other links get their turn
     SPANS = 48,
 };
 
@@ -28,7 +28,7 @@ struct link {
     int fd;
     // Apart, so that a peer's last words are read although nothing can be written to it any more.
     enum dj_error send_error, receive_error;
-    bool is_drained;                    // the last read emptied the socket
+    bool is_drained;    // the last read emptied the socket
     uint64_t bytes_in, bytes_out;
     struct frame_reader reader;
     struct frame_queue queue;
@@ -99,8 +99,8 @@ enum dj_error link_flush(struct link *link, uint64_t time_ns)
     return DJ_OK;
 }
 
-enum dj_error link_send(struct link *link, uint16_t message, struct blob *body, struct blob *bulk, uint64_t bulk_offset, uint64_t bulk_bytes,
-                        uint64_t not_after_ns)
+enum dj_error link_send(struct link *link, uint16_t message, struct blob *body, struct blob *bulk, uint64_t bulk_offset,
+                        uint64_t bulk_bytes, uint64_t not_after_ns)
 {
     if (link->send_error != DJ_OK) {
         blob_drop(body);

@@ -22,16 +22,16 @@ enum {
 #define END(NAME, name) ,
 #define RECORD(name) LONGEST_##name = 0
 #define RECORD_END(name) ,
-#define U8(f) + 1
-#define U32(f) + VAR32_MAX
-#define U64(f) + VAR64_MAX
-#define I64(f) + VAR64_MAX
-#define F64(f) + 8
-#define BOOL(f) + 1
-#define HASH(f) + 16
-#define TEXT(f, max) + VAR32_MAX + (max)
-#define BYTES(f, max) + VAR32_MAX + (max)
-#define LIST(record, f, max) + VAR32_MAX + (max) * LONGEST_##record
+#define U8(f) +1
+#define U32(f) +VAR32_MAX
+#define U64(f) +VAR64_MAX
+#define I64(f) +VAR64_MAX
+#define F64(f) +8
+#define BOOL(f) +1
+#define HASH(f) +16
+#define TEXT(f, max) +VAR32_MAX + (max)
+#define BYTES(f, max) +VAR32_MAX + (max)
+#define LIST(record, f, max) +VAR32_MAX + (max)*LONGEST_##record
 #include "core/wire/messages.def"
 #undef MESSAGE
 #undef END
@@ -68,7 +68,8 @@ const char *wire_name(uint16_t message)
 {
     switch (message) {
 #define MESSAGE(number, NAME, name) \
-    case number: return #NAME;
+    case number: \
+        return #NAME;
 #include "core/wire/messages.def"
 #undef MESSAGE
     default: return "?";
@@ -79,7 +80,8 @@ uint32_t wire_body_max(uint16_t message)
 {
     switch (message) {
 #define MESSAGE(number, NAME, name) \
-    case number: return (uint32_t)LONGEST_##name < (uint32_t)WIRE_BODY_MAX ? (uint32_t)LONGEST_##name : (uint32_t)WIRE_BODY_MAX;
+    case number: \
+        return (uint32_t)LONGEST_##name < (uint32_t)WIRE_BODY_MAX ? (uint32_t)LONGEST_##name : (uint32_t)WIRE_BODY_MAX;
 #include "core/wire/messages.def"
 #undef MESSAGE
     default: return 0;
@@ -130,7 +132,9 @@ static size_t bytes_bytes(uint32_t length, size_t max)
     ROW size_t size_##name(const struct wire_##name *m) \
     { \
         size_t size = 0;
-#define END_SIZE return size; }
+#define END_SIZE \
+    return size; \
+    }
 #define MESSAGE(number, NAME, name) BEGIN_SIZE(name)
 #define END(NAME, name) END_SIZE
 #define RECORD(name) BEGIN_SIZE(name)

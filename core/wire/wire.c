@@ -5,8 +5,13 @@
 #include <string.h>
 
 enum {
-    AT_MAGIC = 0, AT_VERSION = 4, AT_MESSAGE = 6, AT_BODY_BYTES = 8, AT_FLAGS = 12, AT_BULK_BYTES = 16,
-    AT_BODY_CHECK = 24,                 // covers everything before it, and the body
+    AT_MAGIC = 0,
+    AT_VERSION = 4,
+    AT_MESSAGE = 6,
+    AT_BODY_BYTES = 8,
+    AT_FLAGS = 12,
+    AT_BULK_BYTES = 16,
+    AT_BODY_CHECK = 24,    // covers everything before it, and the body
     AT_BULK_CHECK = 32,
 };
 
@@ -31,8 +36,8 @@ static uint64_t body_check(const uint8_t *header, const void *body, size_t bytes
     return hash64_seed(body, bytes, hash64(header, AT_BODY_CHECK));
 }
 
-void wire_header_write(uint8_t header[WIRE_HEADER_BYTES], uint16_t message, const void *body, uint32_t body_bytes, const void *bulk,
-                       uint64_t bulk_bytes)
+void wire_header_write(uint8_t header[WIRE_HEADER_BYTES], uint16_t message, const void *body, uint32_t body_bytes,
+                       const void *bulk, uint64_t bulk_bytes)
 {
     memcpy(header + AT_MAGIC, magic, sizeof magic);
     put_little(header + AT_VERSION, WIRE_VERSION, 2);

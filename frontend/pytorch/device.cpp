@@ -39,7 +39,7 @@ void synchronize()
         error = dj_synchronize(&fault);
     }
     if (error)
-        raise_fault(error, fault, "synchronize");
+        raise_fault(error, fault, "synchronize", /*is_late=*/true);
 }
 
 // ------------------------------------------------------------------ allocator
@@ -158,17 +158,7 @@ struct hooks final : at::PrivateUse1HooksInterface {
     // Whether the package is usable, not whether a worker answers: asking must neither connect nor start anything.
     bool isAvailable() const override { return true; }
     bool hasPrimaryContext(c10::DeviceIndex) const override { return dj_is_initialized() != 0; }
-    void init() const override
-    {
-        dj_fault fault = {};
-        int error;
-        {
-            without_python_lock unlocked;
-            error = dj_init(nullptr, &fault);
-        }
-        if (error)
-            raise_fault(error, fault, "init");
-    }
+    void init() const override { connect(); }
     c10::DeviceIndex deviceCount() const override { return device_count(); }
     void setCurrentDevice(c10::DeviceIndex index) const override { guard().setDevice({REMOTE, index}); }
     c10::DeviceIndex getCurrentDevice() const override { return current_device; }
@@ -182,6 +172,20 @@ struct hooks final : at::PrivateUse1HooksInterface {
 };
 
 } // namespace
+
+void connect()
+{
+    if (dj_is_initialized())
+        return;
+    dj_fault fault = {};
+    int error;
+    {
+        without_python_lock unlocked;
+        error = dj_init(nullptr, &fault);
+    }
+    if (error)
+        raise_fault(error, fault, "init");
+}
 
 c10::Device device_of_index(c10::DeviceIndex index) { return {REMOTE, index < 0 ? current_device : index}; }
 

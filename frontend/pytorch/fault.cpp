@@ -126,7 +126,7 @@ void fault_start(PyObject *factory)
     dj_on_wait(&on_wait, nullptr);
 }
 
-[[noreturn]] void raise_fault(int error, const dj_fault &fault, const char *op)
+[[noreturn]] void raise_fault(int error, const dj_fault &fault, const char *op, bool is_late)
 {
     std::string text = fault.text[0] ? std::string(fault.text) : std::string(op) + ": " + dj_error_text_of(error);
     if (!Py_IsInitialized() || !error_factory)
@@ -136,7 +136,7 @@ void fault_start(PyObject *factory)
         PyErr_Restore(interrupt_type, interrupt_value, interrupt_traceback);
         interrupt_type = interrupt_value = interrupt_traceback = nullptr;
     } else {
-        std::string where = site_text(fault.site);
+        std::string where = is_late ? site_text(fault.site) : "";
         PyObject *made = PyObject_CallFunction(error_factory, "isssIs", error, dj_error_name_of(error), text.c_str(), op, fault.site, where.c_str());
         if (made) {
             PyErr_SetObject(reinterpret_cast<PyObject *>(Py_TYPE(made)), made);

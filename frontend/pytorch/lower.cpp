@@ -243,14 +243,17 @@ bool lowering::gather(const c10::IValue *arguments, call_inputs *call, dj_attr *
 
 bool lowering::is_native()
 {
-    // Asked once an op: the answer may connect. relaxed: both answers of a race are the same.
-    int known = native.load(std::memory_order_relaxed);
-    if (known < 0) {
+    // Only a yes is kept: a worker that has the op may join later. relaxed: both answers of a race are right.
+    if (C10_LIKELY(native.load(std::memory_order_relaxed)))
+        return true;
+    connect();
+    bool answer;
+    {
         without_python_lock unlocked;
-        known = dj_op_is_native(op);
-        native.store(known, std::memory_order_relaxed);
+        answer = dj_op_is_native(op) > 0;
     }
-    return known != 0;
+    native.store(answer, std::memory_order_relaxed);
+    return answer;
 }
 
 void lowering::operator()(const c10::OperatorHandle &handle, c10::DispatchKeySet, torch::jit::Stack *stack)

@@ -54,7 +54,7 @@ struct lowering final : c10::OperatorKernel {
     size_t arguments_count = 0;             // on the stack, out arguments included
     std::string name;
     c10::SmallVector<step, 12> steps;
-    std::atomic<int> native{-1};            // whether some worker has the op; -1 not asked yet
+    std::atomic<bool> native{false};        // some worker has the op; false also before asking
 
     void operator()(const c10::OperatorHandle &handle, c10::DispatchKeySet keys, torch::jit::Stack *stack);
 

@@ -39,7 +39,7 @@ void on_first_fallback(const char *name)
 void check(int error, const dj_fault &fault, const char *what)
 {
     if (error)
-        raise_fault(error, fault, what);
+        raise_fault(error, fault, what, /*is_late=*/true);
 }
 
 template <typename CALL>

@@ -29,8 +29,9 @@ int32_t dtype_of(const at::Tensor &tensor);         // raises a TypeError for dt
 
 // ------------------------------------------------------------------ errors (fault.cpp)
 
-// Raises the Python exception that belongs to `error`. `op` is the name a user knows, e.g. "add.Tensor".
-[[noreturn]] void raise_fault(int error, const dj_fault &fault, const char *op);
+// Raises the Python exception that belongs to `error`. `op` is the name a user knows, e.g. "add.Tensor". An error that comes later than
+// the line that caused it names that line.
+[[noreturn]] void raise_fault(int error, const dj_fault &fault, const char *op, bool is_late = false);
 // Numbers of core/base/errors.def that the shim itself acts on.
 constexpr int ERROR_UNSUPPORTED = 5, ERROR_OP_UNKNOWN = 50, ERROR_OP_UNSUPPORTED = 51, ERROR_DTYPE = 53, ERROR_RANK = 54, ERROR_INTERRUPTED = 84;
 
@@ -86,6 +87,9 @@ at::Tensor tensor_to_cpu(const at::Tensor &tensor);
 void tensor_write(const at::Tensor &to, const dj_tensor &from, const char *op);
 // Makes room for `bytes` in the storage, keeping what it holds.
 void storage_grow(c10::StorageImpl *storage, size_t bytes);
+
+// Connects with the defaults where the program has not yet; raises when it cannot.
+void connect();
 
 c10::Device device_of_index(c10::DeviceIndex index);
 // The device asked for (current when without index) and what libdjinn is told (DJ_ANY_DEVICE when without index).

@@ -75,7 +75,7 @@ void read_window(const dj_tensor &window, void *data, size_t bytes, const char *
         error = dj_read(&window, data, bytes, &fault);
     }
     if (error)
-        raise_fault(error, fault, op);
+        raise_fault(error, fault, op, /*is_late=*/true);
 }
 
 // The storage's bytes on the client, whatever dtype they are kept in.

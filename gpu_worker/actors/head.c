@@ -203,7 +203,7 @@ enum dj_error worker_head_message(struct worker *worker, uint16_t message, struc
     case WIRE_LEAF_OK: TAKE(leaf_ok, worker_serve_stored(worker, &said))
     case WIRE_DRAIN: worker->is_draining = true; return DJ_OK;
     case WIRE_PING: TAKE(ping, struct wire_pong pong = {.number = said.number}; worker_send(worker, worker->head_link, WIRE_PONG, wire_pong_encode(&pong)))
-    case WIRE_PONG: return DJ_OK;
+    case WIRE_PONG: TAKE(pong, worker_serve_pong(worker, worker->head_link, &said))
     default: return DJ_E_UNEXPECTED;
     }
 }

@@ -99,7 +99,7 @@ static enum dj_error message_of(struct worker *worker, struct worker_link *link,
     switch (message) {
     case WIRE_HELLO: TAKE(hello, 0, return hello(worker, link, &said))
     case WIRE_PING: TAKE(ping, 0, struct wire_pong pong = {.number = said.number}; worker_send(worker, link->link, WIRE_PONG, wire_pong_encode(&pong)))
-    case WIRE_PONG: return DJ_OK;
+    case WIRE_PONG: TAKE(pong, 0, worker_serve_pong(worker, link->link, &said))
     case WIRE_ATTACH: TAKE(attach, ROLE_CLIENT, worker_session_attach(worker, link, &said))
     case WIRE_PEER: TAKE(peer, ROLE_WORKER, (void)said)
     case WIRE_LEAF_GET: TAKE(leaf_get, ROLE_WORKER, worker_serve_get(worker, link->link, &said))

@@ -226,6 +226,7 @@ enum dj_error worker_peer_message(struct worker *worker, struct peer *peer, uint
     case WIRE_HELLO_OK: TAKE(hello_ok, return greeted(worker, peer, &said))
     case WIRE_LEAF_DATA: TAKE(leaf_data, worker_leaf_data(worker, peer->link, &said, bulk))
     case WIRE_VALUE: TAKE(value, return take_value(worker, peer, &said, bulk))
+    case WIRE_PING: TAKE(ping, struct wire_pong pong = {.number = said.number}; worker_send(worker, peer->link, WIRE_PONG, wire_pong_encode(&pong)))
     case WIRE_FAILED: TAKE(failed, refused(worker, peer, &said))
     default: return DJ_E_UNEXPECTED;
     }

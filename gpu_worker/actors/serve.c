@@ -2,13 +2,14 @@
 // batches: which are here, which are gone, which the store should have.
 //
 // Reading a leaf back takes the device's and the link's time, so pieces go one at a time, and to the store only while nothing is
-// computed (or after a bounded wait).
+// computed (or after a bounded wait). Each piece is followed by a PING, and at most PIECES_MAX wait for their PONG: else a large leaf would
+// lie in the link's queue as a whole, and a heartbeat behind it would come too late to keep the lease.
 
 #include "gpu_worker/actors/state.h"
 
 #include <stdlib.h>
 
-enum { BATCH_MAX = 4096, SERVED_MAX = 1 << 15, IDLE_WAITS_MAX = 20 };
+enum { BATCH_MAX = 4096, SERVED_MAX = 1 << 15, IDLE_WAITS_MAX = 20, PIECES_MAX = 2 };
 #define BATCH_AFTER_NS ((uint64_t)10000000)
 #define PIECE_AFTER_NS ((uint64_t)2000000)
 
@@ -80,7 +81,8 @@ static void begin(struct worker *worker, struct hash128 content, uint64_t link, 
     struct served *served = worker->served_count >= SERVED_MAX ? NULL : calloc(1, sizeof *served);
     if (served == NULL)
         return;
-    *served = (struct served){.content = content, .link = link, .to_head = to_head, .bytes = exec_leaf_bytes(worker->exec, content)};
+    *served = (struct served){.content = content, .link = link, .to_head = to_head, .bytes = exec_leaf_bytes(worker->exec, content),
+                               .number = ++worker->next_request};
     list_push(&worker->serving, &served->list);
     worker->served_count++;
     worker_serve_pump(worker);
@@ -146,16 +148,26 @@ static bool is_busy(const struct worker *worker)
     return map_count(worker->flights) > 0;
 }
 
+// The next leaf to go on with: other workers first, since somebody waits for them.
+static struct served *choose(struct worker *worker)
+{
+    struct served *chosen = NULL;
+    list_each(node, &worker->serving) {
+        struct served *served = list_entry(node, struct served, list);
+        if (served->is_waiting)
+            continue;
+        if (chosen == NULL || (chosen->to_head && !served->to_head))
+            chosen = served;
+        if (!chosen->to_head)
+            break;
+    }
+    return chosen;
+}
+
 void worker_serve_pump(struct worker *worker)
 {
-    while (worker->serving_in_flight == 0 && !list_is_empty(&worker->serving)) {
-        struct served *served = list_entry(worker->serving.next, struct served, list);
-        // Other workers first: somebody waits for them.
-        list_each(node, &worker->serving) {
-            struct served *other = list_entry(node, struct served, list);
-            if (served->to_head && !other->to_head)
-                served = other;
-        }
+    struct served *served;
+    while (worker->serving_in_flight == 0 && worker->pieces_out < PIECES_MAX && (served = choose(worker)) != NULL) {
         if (served->to_head && is_busy(worker) && worker->idle_waits++ < IDLE_WAITS_MAX) {
             actor_timer(worker->self, TIMER_BATCH, actor_now_ns(worker->self) + PIECE_AFTER_NS);
             return;
@@ -168,22 +180,44 @@ void worker_serve_pump(struct worker *worker)
     }
 }
 
+static void send_piece(struct worker *worker, struct served *served, const struct exec_run *run, struct blob *body)
+{
+    uint64_t bytes = run->blob->bytes;
+    struct wire_ping ping = {.number = served->number};
+    actor_send(worker->self, served->link, WIRE_LEAF_DATA, body, bytes == 0 ? NULL : blob_hold(run->blob), 0, bytes, 0);
+    worker_send(worker, served->link, WIRE_PING, wire_ping_encode(&ping));
+    worker->load.bytes_out += bytes;
+    served->offset += bytes;
+    served->is_waiting = true;
+    worker->pieces_out++;
+}
+
 void worker_serve_chunk_done(struct worker *worker, struct served *served, struct exec_run *run)
 {
     worker->serving_in_flight--;
     struct wire_leaf_data data = {.content = served->content, .bytes = served->bytes, .offset = served->offset};
     struct blob *body = run->error == DJ_OK && served->link != 0 ? wire_leaf_data_encode(&data) : NULL;
-    if (body == NULL) {
+    if (body == NULL)
         served_free(worker, served);
-    } else {
-        uint64_t bytes = run->blob->bytes;
-        actor_send(worker->self, served->link, WIRE_LEAF_DATA, body, bytes == 0 ? NULL : blob_hold(run->blob), 0, bytes, 0);
-        worker->load.bytes_out += bytes;
-        served->offset += bytes;
+    else
+        send_piece(worker, served, run, body);
+    exec_run_free(worker->exec, run);
+    worker_serve_pump(worker);
+}
+
+// The receiver has read the piece that this PING followed.
+void worker_serve_pong(struct worker *worker, uint64_t link, const struct wire_pong *pong)
+{
+    list_each(node, &worker->serving) {
+        struct served *served = list_entry(node, struct served, list);
+        if (!served->is_waiting || served->link != link || served->number != pong->number)
+            continue;
+        served->is_waiting = false;
+        worker->pieces_out--;
         if (served->offset >= served->bytes)
             served_free(worker, served);
+        break;
     }
-    exec_run_free(worker->exec, run);
     worker_serve_pump(worker);
 }
 
@@ -192,8 +226,13 @@ void worker_serve_link_down(struct worker *worker, uint64_t link)
 {
     list_each(node, &worker->serving) {
         struct served *served = list_entry(node, struct served, list);
-        if (link == 0 ? served->to_head : !served->to_head && served->link == link)
-            served->link = 0;
+        if (link == 0 ? !served->to_head : served->to_head || served->link != link)
+            continue;
+        served->link = 0;
+        if (!served->is_waiting)
+            continue;
+        worker->pieces_out--;
+        served_free(worker, served);
     }
 }
 

@@ -127,8 +127,8 @@ struct import {                         // a value that another worker is asked 
 struct served {                         // a leaf on its way out: to a peer (LEAF_GET) or to the store
     struct list list;
     struct hash128 content;
-    uint64_t link, bytes, offset;
-    bool to_head;
+    uint64_t link, bytes, offset, number;   // number: of its PINGs
+    bool to_head, is_waiting;           // is_waiting: for the PONG behind its last piece
 };
 
 enum run_owner { OWNER_WORK, OWNER_LEAF_IN, OWNER_LEAF_OUT };
@@ -167,7 +167,7 @@ struct worker {
     uint32_t want_serial;
     uint64_t next_request;
     struct list serving;                // of struct served
-    uint32_t served_count, serving_in_flight, idle_waits;
+    uint32_t served_count, serving_in_flight, idle_waits, pieces_out;
     struct list peer_fetches;           // of work: FETCHes of peers that wait for a stream
     struct list gone;                   // of session: dropped, something of it is still on the device
     struct list imports;                // of import: values on their way here
@@ -253,6 +253,7 @@ void worker_serve_get(struct worker *worker, uint64_t link, const struct wire_le
 void worker_serve_need(struct worker *worker, const struct wire_leaf_need *need);      // from the head's store
 void worker_serve_stored(struct worker *worker, const struct wire_leaf_ok *ok);
 void worker_serve_chunk_done(struct worker *worker, struct served *served, struct exec_run *run);
+void worker_serve_pong(struct worker *worker, uint64_t link, const struct wire_pong *pong);
 void worker_serve_pump(struct worker *worker);
 void worker_serve_link_down(struct worker *worker, uint64_t link);
 void worker_serve_tell(struct worker *worker, struct hash128 content, uint64_t bytes, bool is_gained);

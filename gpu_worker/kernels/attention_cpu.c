@@ -13,8 +13,8 @@
 
 enum {
     FEW = 4,
-    BLOCK_PANELS = 16,          // key panels (of mr keys) in a block of scores
-    HEAD_MAX = 256,             // the sums of one part live on the stack
+    BLOCK_PANELS = 16,    // key panels (of mr keys) in a block of scores
+    HEAD_MAX = 256,       // the sums of one part live on the stack
     BLOCK_KEYS_MAX = BLOCK_PANELS * SIMD_MR_MAX,
 };
 
@@ -22,12 +22,12 @@ struct attention {
     const struct simd *simd;
     int64_t batch, heads, queries, keys, depth, value_depth, padded;    // padded: value_depth up to a multiple of nr
     const float *q, *k, *v;
-    int64_t q_step[3], k_step[3], v_step[3];                            // batch, head, row; elements
+    int64_t q_step[3], k_step[3], v_step[3];    // batch, head, row; elements
     float *out, *lse;
     int64_t out_step[3];
     const char *mask;
     enum dtype mask_dtype;
-    int64_t mask_step[4];                                               // bytes
+    int64_t mask_step[4];    // bytes
     bool is_causal;
     float scale;
     float *k_pack, *v_pack, *scores;
@@ -53,7 +53,8 @@ static void few_part(void *context, uint32_t head)
 {
     const struct attention *p = context;
     const struct simd *s = p->simd;
-    const float *q = head_of(p->q, p->q_step, p, head), *k = head_of(p->k, p->k_step, p, head), *v = head_of(p->v, p->v_step, p, head);
+    const float *q = head_of(p->q, p->q_step, p, head), *k = head_of(p->k, p->k_step, p, head),
+                *v = head_of(p->v, p->v_step, p, head);
     float *scores = p->scores + head * p->queries * p->keys;
     float *out = p->out + head / p->heads * p->out_step[0] + head % p->heads * p->out_step[1];
 
@@ -85,7 +86,8 @@ static void pack_part(void *context, uint32_t head)
     const float *k = head_of(p->k, p->k_step, p, head), *v = head_of(p->v, p->v_step, p, head);
     float *to = p->k_pack + head * p->k_panels * p->depth * lanes;
     for (int64_t i = 0; i < p->k_panels; i++)
-        p->simd->pack(k + i * mr * p->k_step[2], p->k_step[2], (int)i64_least(mr, p->keys - i * mr), p->depth, to + i * p->depth * lanes, lanes);
+        p->simd->pack(k + i * mr * p->k_step[2], p->k_step[2], (int)i64_least(mr, p->keys - i * mr), p->depth,
+                      to + i * p->depth * lanes, lanes);
     if (p->v_pack == NULL)
         return;
     float *values = p->v_pack + head * p->keys * p->padded;
@@ -96,7 +98,8 @@ static void pack_part(void *context, uint32_t head)
 }
 
 // The mask of rows x keys as [key][query] floats: each query's row is widened if it has to be, then all are transposed.
-static void mask_tile(const struct attention *p, int64_t head, int64_t query, int64_t rows, int64_t key, int64_t keys, float *tile)
+static void mask_tile(const struct attention *p, int64_t head, int64_t query, int64_t rows, int64_t key, int64_t keys,
+                      float *tile)
 {
     const int64_t nr = p->simd->nr, lanes = p->simd->lanes;
     float wide[SIMD_LANES_MAX * BLOCK_KEYS_MAX];
@@ -120,7 +123,8 @@ static void mask_tile(const struct attention *p, int64_t head, int64_t query, in
 }
 
 // scores[key][query] = scale * scores + mask, with the future hidden when causal.
-static void mask_block(const struct attention *p, int64_t head, int64_t query, int64_t rows, int64_t key, int64_t keys, float *scores)
+static void mask_block(const struct attention *p, int64_t head, int64_t query, int64_t rows, int64_t key, int64_t keys,
+                       float *scores)
 {
     const int64_t nr = p->simd->nr;
     const bool is_uniform = p->mask != NULL && p->mask_step[2] == 0, is_full = p->mask != NULL && !is_uniform;
@@ -138,8 +142,8 @@ static void mask_block(const struct attention *p, int64_t head, int64_t query, i
 }
 
 // sums[query][depth] += weights[key][query] * v[key][depth]
-static void add_values(const struct attention *p, const float *weights, int64_t keys, const float *v, int64_t ldv, int64_t rows, float *sums,
-                       bool accumulate)
+static void add_values(const struct attention *p, const float *weights, int64_t keys, const float *v, int64_t ldv, int64_t rows,
+                       float *sums, bool accumulate)
 {
     const int64_t nr = p->simd->nr, panels = ceil_div(rows, p->simd->mr);
     for (int64_t i = 0; i < panels; i++) {
@@ -172,7 +176,8 @@ static void query_part(void *context, uint32_t part)
     for (int64_t key = 0; key < visible; key += block) {
         int64_t keys = i64_least(block, visible - key);
         for (int64_t i = 0; i < keys; i += mr)
-            s->tile[i64_least(mr, keys - i)](p->depth, k + (key + i) / mr * p->depth * lanes, lanes, queries, nr, scores + i * nr, nr, false);
+            s->tile[i64_least(mr, keys - i)](p->depth, k + (key + i) / mr * p->depth * lanes, lanes, queries, nr, scores + i * nr,
+                                             nr, false);
         bool is_masked = p->mask != NULL || (p->is_causal && key + keys > query + 1);
         if (is_masked)
             mask_block(p, head, query, rows, key, keys, scores);
@@ -226,8 +231,13 @@ static struct attention plan_of(const struct kernel_call *call, struct scratch *
 {
     const struct tensor_meta *q = &call->in[0].meta, *k = &call->in[1].meta;
     bool fill = scratch->data != NULL;
-    struct attention p = {.simd = simd(), .batch = q->size[0], .heads = q->size[1], .queries = q->size[2], .keys = k->size[2],
-                          .depth = q->size[3], .value_depth = call->in[2].meta.size[3]};
+    struct attention p = {.simd = simd(),
+                          .batch = q->size[0],
+                          .heads = q->size[1],
+                          .queries = q->size[2],
+                          .keys = k->size[2],
+                          .depth = q->size[3],
+                          .value_depth = call->in[2].meta.size[3]};
     p.q = rows_of(scratch, &call->in[0], fill, call->team, p.q_step);
     p.k = rows_of(scratch, &call->in[1], fill, call->team, p.k_step);
     p.v = rows_of(scratch, &call->in[2], fill, call->team, p.v_step);

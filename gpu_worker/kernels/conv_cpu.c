@@ -15,9 +15,9 @@
 #include "core/base/bits.h"
 
 enum {
-    PIXEL_TILES = 16,           // tiles of pixels in one part
-    CHANNEL_PANELS = 2,         // panels of output channels in one part
-    NARROW_CHANNELS = 8,        // output channels of a group below which panels would be mostly padding
+    PIXEL_TILES = 16,       // tiles of pixels in one part
+    CHANNEL_PANELS = 2,     // panels of output channels in one part
+    NARROW_CHANNELS = 8,    // output channels of a group below which panels would be mostly padding
 };
 
 enum way { WAY_DIRECT, WAY_NARROW, WAY_ROWS };
@@ -25,11 +25,11 @@ enum way { WAY_DIRECT, WAY_NARROW, WAY_ROWS };
 struct conv {
     const struct simd *simd;
     enum way way;
-    int64_t images, groups, channels, outputs;      // channels and outputs of one group
+    int64_t images, groups, channels, outputs;    // channels and outputs of one group
     int64_t in_h, in_w, out_h, out_w, kernel_h, kernel_w;
     int64_t stride_h, stride_w, pad_h, pad_w, step_h, step_w;
-    int64_t padded_h, padded_w, k;                  // k = channels * kernel_h * kernel_w
-    bool is_flat;                                   // 1x1: the plane is one row
+    int64_t padded_h, padded_w, k;    // k = channels * kernel_h * kernel_w
+    bool is_flat;                     // 1x1: the plane is one row
     const float *x, *weight, *bias;
     float *y, *padded, *packed, *rows, *product;
     int32_t *offset;
@@ -79,8 +79,21 @@ static void shape_of(const struct kernel_call *call, struct conv *p)
 static struct gemm gemm_of(const struct conv *p)
 {
     int64_t pixels = p->out_h * p->out_w;
-    return (struct gemm){.batch = 1, .m = pixels, .n = p->outputs, .k = p->k, .a = p->rows, .b = p->weight, .c = p->product, .a_m = p->k,
-                         .a_k = 1, .b_k = 1, .b_n = p->k, .c_m = p->outputs, .alpha = 1, .beta = 1, .b_key = p->key};
+    return (struct gemm){.batch = 1,
+                         .m = pixels,
+                         .n = p->outputs,
+                         .k = p->k,
+                         .a = p->rows,
+                         .b = p->weight,
+                         .c = p->product,
+                         .a_m = p->k,
+                         .a_k = 1,
+                         .b_k = 1,
+                         .b_n = p->k,
+                         .c_m = p->outputs,
+                         .alpha = 1,
+                         .beta = 1,
+                         .b_key = p->key};
 }
 
 static struct conv plan_of(const struct kernel_call *call, struct scratch *scratch)
@@ -157,7 +170,8 @@ static void direct_tile(const struct conv *p, const float *planes, int64_t t, in
     const float *weights = p->packed + (group * p->panels + panel) * p->k * nr;
     p->simd->pixels[p->stride_w - 1][count](p->k, at, p->offset, weights, tile, nr);
 
-    int64_t width = i64_least(nr, p->outputs - panel * nr), channel = group * p->outputs + panel * nr, plane = p->out_h * p->out_w;
+    int64_t width = i64_least(nr, p->outputs - panel * nr), channel = group * p->outputs + panel * nr,
+            plane = p->out_h * p->out_w;
     for (int64_t i = 0; i < count && p->bias != NULL; i++)
         p->simd->axpy(tile + i * nr, p->bias + channel, 1.0f, width);
     float *out = p->y + (image * p->groups * p->outputs + channel) * plane + row * p->out_w + first;
@@ -183,7 +197,8 @@ static void direct_part(void *context, uint32_t part)
 
 static void run_direct(struct conv *p, struct team *team)
 {
-    struct pack_key key = {p->key, (uint64_t)(uintptr_t)p->weight, {(uint64_t)p->k, (uint64_t)p->outputs, (uint64_t)p->groups, UINT64_MAX}};
+    struct pack_key key = {
+        p->key, (uint64_t)(uintptr_t)p->weight, {(uint64_t)p->k, (uint64_t)p->outputs, (uint64_t)p->groups, UINT64_MAX}};
     struct pack *pack = NULL;
     bool must_pack = true;
     if (p->key != 0)
@@ -220,7 +235,8 @@ static void narrow_part(void *context, uint32_t plane)
         for (int64_t c = 0; c < p->channels; c++)
             for (int64_t i = 0; i < p->kernel_h; i++)
                 for (int64_t j = 0; j < p->kernel_w; j++, w++) {
-                    const float *from = planes + (c * p->padded_h + y * p->stride_h + i * p->step_h) * p->padded_w + j * p->step_w;
+                    const float *from = planes + (c * p->padded_h + y * p->stride_h + i * p->step_h) * p->padded_w +
+                                        j * p->step_w;
                     if (p->stride_w == 1)
                         p->simd->axpy(row, from, *w, p->out_w);
                     else
@@ -230,7 +246,10 @@ static void narrow_part(void *context, uint32_t plane)
     }
 }
 
-struct unfold { const struct conv *conv; int64_t image, group; };
+struct unfold {
+    const struct conv *conv;
+    int64_t image, group;
+};
 
 // The rows of one output row: k values for each pixel.
 static void unfold_part(void *context, uint32_t y)
@@ -264,7 +283,9 @@ static void run_rows(const struct conv *p, struct team *team)
             }
             team_run(team, (uint32_t)p->out_h, unfold_part, &unfold);
             gemm_run(&gemm, p->gemm_memory, team);
-            struct tensor from = {.data = p->product, .meta = {.dtype = DTYPE_F32, .rank = 2, .size = {p->outputs, plane}, .stride = {1, p->outputs}}};
+            struct tensor from = {
+                .data = p->product,
+                .meta = {.dtype = DTYPE_F32, .rank = 2, .size = {p->outputs, plane}, .stride = {1, p->outputs}}};
             struct tensor to = from;
             to.data = p->y + (image * p->groups + group) * p->outputs * plane;
             tensor_make_contiguous(&to.meta);

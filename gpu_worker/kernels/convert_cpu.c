@@ -28,11 +28,11 @@
         } \
     }
 
-
 #define FROM_NUMBER(s, S) \
-    CONVERT(s, S, byte, uint8_t, x != 0) CONVERT(s, S, u8, uint8_t, x) CONVERT(s, S, i8, int8_t, x) CONVERT(s, S, i16, int16_t, x) \
-    CONVERT(s, S, i32, int32_t, x) CONVERT(s, S, i64, int64_t, x) CONVERT(s, S, f16, uint16_t, half_from_float((float)x)) \
-    CONVERT(s, S, bf16, uint16_t, brain_from_float((float)x)) CONVERT(s, S, f32, float, x) CONVERT(s, S, f64, double, x)
+    CONVERT(s, S, byte, uint8_t, x != 0) \
+    CONVERT(s, S, u8, uint8_t, x) CONVERT(s, S, i8, int8_t, x) CONVERT(s, S, i16, int16_t, x) CONVERT(s, S, i32, int32_t, x) \
+        CONVERT(s, S, i64, int64_t, x) CONVERT(s, S, f16, uint16_t, half_from_float((float)x)) \
+            CONVERT(s, S, bf16, uint16_t, brain_from_float((float)x)) CONVERT(s, S, f32, float, x) CONVERT(s, S, f64, double, x)
 FROM_NUMBER(byte, uint8_t)
 FROM_NUMBER(i8, int8_t)
 FROM_NUMBER(i16, int16_t)
@@ -41,22 +41,26 @@ FROM_NUMBER(i64, int64_t)
 FROM_NUMBER(f32, float)
 FROM_NUMBER(f64, double)
 #define FROM_HALF(s, widen) \
-    CONVERT(s, uint16_t, byte, uint8_t, widen(x) != 0) CONVERT(s, uint16_t, u8, uint8_t, widen(x)) \
-    CONVERT(s, uint16_t, i8, int8_t, widen(x)) CONVERT(s, uint16_t, i16, int16_t, widen(x)) CONVERT(s, uint16_t, i32, int32_t, widen(x)) \
-    CONVERT(s, uint16_t, i64, int64_t, widen(x)) CONVERT(s, uint16_t, f16, uint16_t, half_from_float(widen(x))) \
-    CONVERT(s, uint16_t, bf16, uint16_t, brain_from_float(widen(x))) CONVERT(s, uint16_t, f32, float, widen(x)) \
-    CONVERT(s, uint16_t, f64, double, widen(x))
+    CONVERT(s, uint16_t, byte, uint8_t, widen(x) != 0) \
+    CONVERT(s, uint16_t, u8, uint8_t, widen(x)) CONVERT(s, uint16_t, i8, int8_t, widen(x)) \
+        CONVERT(s, uint16_t, i16, int16_t, widen(x)) CONVERT(s, uint16_t, i32, int32_t, widen(x)) \
+            CONVERT(s, uint16_t, i64, int64_t, widen(x)) CONVERT(s, uint16_t, f16, uint16_t, half_from_float(widen(x))) \
+                CONVERT(s, uint16_t, bf16, uint16_t, brain_from_float(widen(x))) CONVERT(s, uint16_t, f32, float, widen(x)) \
+                    CONVERT(s, uint16_t, f64, double, widen(x))
 FROM_HALF(f16, half_to_float)
 FROM_HALF(bf16, brain_to_float)
 
 #define ROW(s) \
-    {[DTYPE_BOOL] = convert_##s##_byte, [DTYPE_U8] = convert_##s##_u8, [DTYPE_I8] = convert_##s##_i8, [DTYPE_I16] = convert_##s##_i16, \
-     [DTYPE_I32] = convert_##s##_i32, [DTYPE_I64] = convert_##s##_i64, [DTYPE_F16] = convert_##s##_f16, \
-     [DTYPE_BF16] = convert_##s##_bf16, [DTYPE_F32] = convert_##s##_f32, [DTYPE_F64] = convert_##s##_f64}
+    { \
+        [DTYPE_BOOL] = convert_##s##_byte, [DTYPE_U8] = convert_##s##_u8, [DTYPE_I8] = convert_##s##_i8, \
+        [DTYPE_I16] = convert_##s##_i16, [DTYPE_I32] = convert_##s##_i32, [DTYPE_I64] = convert_##s##_i64, \
+        [DTYPE_F16] = convert_##s##_f16, [DTYPE_BF16] = convert_##s##_bf16, [DTYPE_F32] = convert_##s##_f32, \
+        [DTYPE_F64] = convert_##s##_f64 \
+    }
 
 static const convert_function converts[DTYPE_COUNT][DTYPE_COUNT] = {
-    [DTYPE_BOOL] = ROW(byte), [DTYPE_U8] = ROW(byte), [DTYPE_I8] = ROW(i8), [DTYPE_I16] = ROW(i16), [DTYPE_I32] = ROW(i32),
-    [DTYPE_I64] = ROW(i64), [DTYPE_F16] = ROW(f16), [DTYPE_BF16] = ROW(bf16), [DTYPE_F32] = ROW(f32), [DTYPE_F64] = ROW(f64),
+    [DTYPE_BOOL] = ROW(byte), [DTYPE_U8] = ROW(byte), [DTYPE_I8] = ROW(i8),     [DTYPE_I16] = ROW(i16), [DTYPE_I32] = ROW(i32),
+    [DTYPE_I64] = ROW(i64),   [DTYPE_F16] = ROW(f16), [DTYPE_BF16] = ROW(bf16), [DTYPE_F32] = ROW(f32), [DTYPE_F64] = ROW(f64),
 };
 
 // Same dtype: bytes move unchanged (NaN payloads too).
@@ -70,7 +74,9 @@ static const convert_function converts[DTYPE_COUNT][DTYPE_COUNT] = {
         for (int64_t i = 0; i < n; i++) \
             memcpy(to + i * to_step, from + i * from_step, sizeof(S)); \
     }
-struct sixteen_bytes { uint64_t half[2]; };
+struct sixteen_bytes {
+    uint64_t half[2];
+};
 MOVE(1, uint8_t)
 MOVE(2, uint16_t)
 MOVE(4, uint32_t)

@@ -47,7 +47,7 @@ static enum dj_error cat_run(const struct kernel_call *call)
     int64_t start = 0;
     for (uint32_t i = 0; i < call->n_in; i++) {
         const struct tensor *in = &call->in[i];
-        if (in->meta.rank == 1 && in->meta.size[0] == 0)        // PyTorch lets an empty vector join anything
+        if (in->meta.rank == 1 && in->meta.size[0] == 0)    // PyTorch lets an empty vector join anything
             continue;
         struct tensor part = narrowed(out, dim, start, in->meta.size[dim]);
         if (!convert_tensor(in, &part, call->team))
@@ -108,7 +108,8 @@ enum { ROLL_DIMS_MAX = DJ_RANK_MAX };
 static bool roll_can(const struct kernel_call *call)
 {
     // Without dims PyTorch rolls the flattened tensor: the recorder flattens first.
-    return copy_can(call) && call->attr[0].count == call->attr[1].count && call->attr[0].count <= ROLL_DIMS_MAX && call->in[0].meta.rank > 0;
+    return copy_can(call) && call->attr[0].count == call->attr[1].count && call->attr[0].count <= ROLL_DIMS_MAX &&
+           call->in[0].meta.rank > 0;
 }
 
 static enum dj_error roll_run(const struct kernel_call *call)
@@ -123,7 +124,7 @@ static bool repeat_dims(const struct kernel_call *call, const struct tensor *in,
         return convert_tensor(in, out, call->team);
     uint32_t skip = out->meta.rank - in->meta.rank;
     int64_t size = dim < skip ? 1 : in->meta.size[dim - skip], times = call->attr[0].ints[dim];
-    if (size == 1) {                                            // broadcasting does it at once
+    if (size == 1) {    // broadcasting does it at once
         return times == 0 || repeat_dims(call, in, out, dim + 1);
     }
     for (int64_t i = 0; i < times; i++) {
@@ -181,11 +182,12 @@ static enum dj_error triangle_run(const struct kernel_call *call)
     for (int64_t i = 0; i < in->meta.size[row_dim]; i++) {
         int64_t columns = in->meta.size[column_dim], diagonal = attr_int(&call->attr[0]);
         bool is_lower = call->op->number == OP_TRIL;
-        int64_t edge = is_lower ? i + diagonal + 1 : i + diagonal;              // the first column of the right side
+        int64_t edge = is_lower ? i + diagonal + 1 : i + diagonal;    // the first column of the right side
         edge = i64_most(0, i64_least(edge, columns));
         struct tensor from = narrowed(in, row_dim, i, 1), to = narrowed(out, row_dim, i, 1);
         struct tensor left = narrowed(&to, column_dim, 0, edge), right = narrowed(&to, column_dim, edge, columns - edge);
-        struct tensor from_left = narrowed(&from, column_dim, 0, edge), from_right = narrowed(&from, column_dim, edge, columns - edge);
+        struct tensor from_left = narrowed(&from, column_dim, 0, edge),
+                      from_right = narrowed(&from, column_dim, edge, columns - edge);
         (void)convert_tensor(is_lower ? &from_left : &nothing, &left, NULL);
         (void)convert_tensor(is_lower ? &nothing : &from_right, &right, NULL);
     }

@@ -87,10 +87,10 @@ size_t gemv_scratch(const struct gemm *gemm);
 void gemv_run(const struct gemm *gemm, void *scratch, struct team *team);
 void gemm_finish(const struct gemm *gemm, float *c, int64_t c_m, const float *add, int64_t m, int64_t n);
 
-// Packs: constant operands kept in the layout that a kernel wants, least recently used first out, within PACK_BYTES_MAX.
+// Packs: constant operands kept in the layout that a kernel wants, least recently used first out, within the limit (kernel.h).
 struct pack_key { uint64_t constant, data, shape[4]; };
 struct pack;
-enum { PACK_BYTES_MAX = 1 << 30 };
+enum { PACK_BYTES_LIMIT = 1 << 30 };        // unless kernels_cpu_pack_limit says otherwise
 // The memory of the pack named by `key`, `bytes` long; *is_new says that the caller must fill it (before pack_release). NULL when it
 // does not fit: the caller packs into scratch then.
 struct pack *pack_acquire(const struct pack_key *key, size_t bytes, bool *is_new);

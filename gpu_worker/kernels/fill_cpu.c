@@ -3,7 +3,10 @@
 #include "gpu_worker/kernels/cpu.h"
 
 // Any scalar as a rank 0 tensor; kept in `number`.
-union number { double f; int64_t i; };
+union number {
+    double f;
+    int64_t i;
+};
 
 static struct tensor scalar_tensor(const struct attr *attr, union number *number)
 {

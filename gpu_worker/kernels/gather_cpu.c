@@ -75,7 +75,7 @@ static void take_row(void *context, char *const at[], const int64_t step[], int6
     bool is_fixed = true;
     for (uint32_t i = 0; i < take->indices; i++)
         is_fixed &= step[2 + i] == 0;
-    if (is_fixed) {                         // the row lies inside one slice
+    if (is_fixed) {    // the row lies inside one slice
         const char *from = at[1];
         for (uint32_t i = 0; i < take->indices; i++)
             from += index_offset(&take->dim[i], at[2 + i]);
@@ -97,7 +97,8 @@ static void take_row(void *context, char *const at[], const int64_t step[], int6
 
 // embedding: the rows of weight; index_select: slices along dim. The output's dimensions are self's with `dim` replaced by the
 // index's dimensions.
-static enum dj_error slices(const struct kernel_call *call, const struct tensor *self, uint32_t dim, const struct tensor *index, bool may_wrap)
+static enum dj_error slices(const struct kernel_call *call, const struct tensor *self, uint32_t dim, const struct tensor *index,
+                            bool may_wrap)
 {
     const struct tensor *out = &call->out[0];
     enum dj_error error = index_check(call, index, self->meta.rank == 0 ? 1 : self->meta.size[dim], may_wrap);
@@ -106,7 +107,8 @@ static enum dj_error slices(const struct kernel_call *call, const struct tensor 
 
     int64_t self_step[DJ_RANK_MAX] = {0}, index_step[DJ_RANK_MAX] = {0}, bytes = (int64_t)dtype_bytes(self->meta.dtype);
     struct take take = {.indices = 1, .bytes = (size_t)bytes};
-    take.dim[0] = (struct index_dim){.is_wide = index->meta.dtype == DTYPE_I64, .size = self->meta.rank == 0 ? 1 : self->meta.size[dim],
+    take.dim[0] = (struct index_dim){.is_wide = index->meta.dtype == DTYPE_I64,
+                                     .size = self->meta.rank == 0 ? 1 : self->meta.size[dim],
                                      .step = self->meta.rank == 0 ? 0 : self->meta.stride[dim] * bytes};
     uint32_t at = 0;
     for (uint32_t d = 0; d < dim; d++)
@@ -148,7 +150,8 @@ static enum dj_error gather_run(const struct kernel_call *call)
     uint32_t dim = dim_wrap(call->attr[0].i, self->meta.rank);
     int64_t bytes = (int64_t)dtype_bytes(self->meta.dtype), step[DJ_RANK_MAX] = {0};
     struct take take = {.indices = 1, .bytes = (size_t)bytes};
-    take.dim[0] = (struct index_dim){.is_wide = index->meta.dtype == DTYPE_I64, .size = self->meta.rank == 0 ? 1 : self->meta.size[dim],
+    take.dim[0] = (struct index_dim){.is_wide = index->meta.dtype == DTYPE_I64,
+                                     .size = self->meta.rank == 0 ? 1 : self->meta.size[dim],
                                      .step = self->meta.rank == 0 ? 0 : self->meta.stride[dim] * bytes};
     enum dj_error error = index_check(call, index, take.dim[0].size, false);
     if (error != DJ_OK)
@@ -166,7 +169,8 @@ static enum dj_error gather_run(const struct kernel_call *call)
     return DJ_OK;
 }
 
-void index_plan(const struct tensor *self, const struct tensor *index, uint32_t n_index, const struct tensor *shaped, struct index_plan *ret)
+void index_plan(const struct tensor *self, const struct tensor *index, uint32_t n_index, const struct tensor *shaped,
+                struct index_plan *ret)
 {
     memset(ret, 0, sizeof *ret);
     int64_t bytes = (int64_t)dtype_bytes(self->meta.dtype);
@@ -176,13 +180,13 @@ void index_plan(const struct tensor *self, const struct tensor *index, uint32_t 
             first = d < first ? d : first;
             last = d;
             ret->index[count] = &index[d];
-            ret->dim[count++] = (struct index_dim){.is_wide = index[d].meta.dtype == DTYPE_I64, .size = self->meta.size[d],
-                                                   .step = self->meta.stride[d] * bytes};
+            ret->dim[count++] = (struct index_dim){
+                .is_wide = index[d].meta.dtype == DTYPE_I64, .size = self->meta.size[d], .step = self->meta.stride[d] * bytes};
             index_rank = index[d].meta.rank > index_rank ? index[d].meta.rank : index_rank;
         }
     ret->indices = count;
     bool is_adjacent = count == 0 || last - first + 1 == count;
-    uint32_t where = count == 0 ? 0 : is_adjacent ? first : 0;      // the position of the index dimensions in the result
+    uint32_t where = count == 0 ? 0 : is_adjacent ? first : 0;    // the position of the index dimensions in the result
 
     uint32_t at = 0, free_dims = 0;
     for (uint32_t d = 0; d <= self->meta.rank; d++) {

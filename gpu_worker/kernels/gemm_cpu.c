@@ -11,10 +11,10 @@
 #include "core/base/bits.h"
 
 enum {
-    K_BLOCK = 512,              // rows of a panel of b used between two visits to c: 512 * 32 * 4 = 64 KB
-    N_TILE = 2,                 // panels of b in one part
-    M_TILE = 16,                // panels of a in one part
-    DIRECT_PANELS_MAX = 2,      // with so few panels of a, packing b would cost more than it saves
+    K_BLOCK = 512,            // rows of a panel of b used between two visits to c: 512 * 32 * 4 = 64 KB
+    N_TILE = 2,               // panels of b in one part
+    M_TILE = 16,              // panels of a in one part
+    DIRECT_PANELS_MAX = 2,    // with so few panels of a, packing b would cost more than it saves
 };
 
 struct plan {
@@ -22,7 +22,7 @@ struct plan {
     const struct simd *simd;
     int64_t a_panels, b_panels, a_batches, b_batches, n_tiles, m_tiles, k_block;
     bool b_direct;
-    float *a_pack, *b_pack;     // [batch][panel][k][lanes or nr]
+    float *a_pack, *b_pack;    // [batch][panel][k][lanes or nr]
 };
 
 static struct plan plan_of(const struct gemm *gemm)
@@ -47,7 +47,8 @@ static size_t b_pack_bytes(const struct plan *plan)
 
 static void scratch_plan(struct plan *plan, struct scratch *scratch, bool with_b)
 {
-    plan->a_pack = scratch_take(scratch, (size_t)(plan->a_batches * plan->a_panels * plan->gemm->k * plan->simd->lanes) * sizeof(float));
+    plan->a_pack = scratch_take(scratch,
+                                (size_t)(plan->a_batches * plan->a_panels * plan->gemm->k * plan->simd->lanes) * sizeof(float));
     if (with_b)
         plan->b_pack = scratch_take(scratch, b_pack_bytes(plan));
 }
@@ -116,8 +117,8 @@ static void pack_b(void *context, uint32_t part)
 }
 
 // One panel of a times one of b; the last panel of b may be narrower than nr and goes through a tile on the stack.
-static void multiply_panels(const struct plan *plan, const float *a, const float *b, int64_t ldb, int rows, int64_t width, int64_t k,
-                            float *c, bool accumulate)
+static void multiply_panels(const struct plan *plan, const float *a, const float *b, int64_t ldb, int rows, int64_t width,
+                            int64_t k, float *c, bool accumulate)
 {
     const struct simd *s = plan->simd;
     int64_t ldc = plan->gemm->c_m;
@@ -176,7 +177,8 @@ static void multiply(void *context, uint32_t part)
             }
     }
     int64_t row = panel_start(plan, m_first), rows = panel_start(plan, m_last) - row;
-    const float *add = gemm->add == NULL ? NULL : gemm->add + batch * gemm->add_batch + row * gemm->add_m + n_first * nr * gemm->add_n;
+    const float *add = gemm->add == NULL ? NULL
+                                         : gemm->add + batch * gemm->add_batch + row * gemm->add_m + n_first * nr * gemm->add_n;
     gemm_finish(gemm, c + row * gemm->c_m + n_first * nr, gemm->c_m, add, rows, i64_least(n_last * nr, gemm->n) - n_first * nr);
 }
 
@@ -184,7 +186,9 @@ void gemm_run(const struct gemm *gemm, void *memory, struct team *team)
 {
     struct plan plan = plan_of(gemm);
     struct scratch scratch = {.data = memory};
-    struct pack_key key = {gemm->b_key, (uint64_t)(uintptr_t)gemm->b, {(uint64_t)gemm->k, (uint64_t)gemm->n, (uint64_t)gemm->b_k, (uint64_t)gemm->b_n}};
+    struct pack_key key = {gemm->b_key,
+                           (uint64_t)(uintptr_t)gemm->b,
+                           {(uint64_t)gemm->k, (uint64_t)gemm->n, (uint64_t)gemm->b_k, (uint64_t)gemm->b_n}};
     struct pack *pack = NULL;
     bool must_pack = !plan.b_direct;
 

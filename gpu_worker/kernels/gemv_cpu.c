@@ -12,18 +12,18 @@
 
 enum {
     GEMV_M_MAX = 4,
-    COLUMNS = 8192,                 // of [k][n] in one part: 32 KB of partial sums
-    K_PARTS = 16,                   // of [k][n]
-    K_LEAST = 32,                   // rows of [k][n] in one part
-    SMALL_ELEMENTS = 1 << 15,       // a matrix so small is one part
-    PART_OF_NK = 1 << 16,           // elements of [n][k] in one part
+    COLUMNS = 8192,              // of [k][n] in one part: 32 KB of partial sums
+    K_PARTS = 16,                // of [k][n]
+    K_LEAST = 32,                // rows of [k][n] in one part
+    SMALL_ELEMENTS = 1 << 15,    // a matrix so small is one part
+    PART_OF_NK = 1 << 16,        // elements of [n][k] in one part
 };
 
 struct plan {
     const struct gemm *gemm;
-    int64_t k_rows, k_parts, column_parts;      // [k][n]
-    int64_t n_rows, n_parts;                    // [n][k]
-    float *partial;                             // [batch][k part][m][n]
+    int64_t k_rows, k_parts, column_parts;    // [k][n]
+    int64_t n_rows, n_parts;                  // [n][k]
+    float *partial;                           // [batch][k part][m][n]
 };
 
 bool gemv_fits(const struct gemm *gemm)

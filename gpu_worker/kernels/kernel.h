@@ -62,6 +62,11 @@ struct kernel_table {
 // The CPU backend's table; the first call detects the instruction set. Never NULL.
 const struct kernel_table *kernels_cpu(void);
 
+// Constant weights that a kernel wants in another layout are kept packed, for the whole process, up to a limit (1 GiB unless set; 0:
+// never keep any). Results are the same with and without. Any thread.
+void kernels_cpu_pack_limit(size_t bytes);
+size_t kernels_cpu_pack_bytes(void);                                    // what the packs hold now
+
 // Team: a fixed set of threads that run parts of one call. Created by the device. n_threads counts the caller.
 DJ_MUST_USE enum dj_error team_make(uint32_t n_threads, struct team **ret);
 void team_free(struct team *team);                                      // NULL is allowed

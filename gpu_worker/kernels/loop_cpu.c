@@ -26,8 +26,10 @@ void loop_add(struct loop *loop, const struct tensor *tensor)
     int64_t bytes = (int64_t)dtype_bytes(meta->dtype);
     uint32_t at = loop->operands++, skip = loop->rank - meta->rank;
     loop->base[at] = tensor->data;
-    for (uint32_t d = 0; d < meta->rank; d++)
+    for (uint32_t d = 0; d < meta->rank; d++) {
+        assert(meta->size[d] == 1 || meta->size[d] == loop->size[d + skip]);        // op_infer has seen to it
         loop->step[at][d + skip] = meta->size[d] == 1 ? 0 : meta->stride[d] * bytes;
+    }
 }
 
 void loop_add_raw(struct loop *loop, void *data, const int64_t *step_bytes)

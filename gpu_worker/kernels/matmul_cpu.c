@@ -8,7 +8,7 @@
 #include <string.h>
 
 struct product {
-    const struct tensor *x, *y, *self;      // self NULL: none
+    const struct tensor *x, *y, *self;    // self NULL: none
     double alpha, beta;
     int64_t alpha_int, beta_int;
 };
@@ -32,7 +32,9 @@ static struct product product_of(const struct kernel_call *call)
 
 // Sizes and steps of x, y, self and out as [batch, row, column], whatever their rank. A vector y is one row of the transposed
 // problem: out^T = y^T x^T, so that m is 1.
-struct view3 { int64_t size[3], stride[3]; };
+struct view3 {
+    int64_t size[3], stride[3];
+};
 
 static struct view3 view_of(const struct tensor_meta *meta)
 {
@@ -51,14 +53,21 @@ static int64_t step_of(const struct view3 *v, int d, int64_t if_one)
     return v->size[d] == 1 ? if_one : v->stride[d];
 }
 
-static struct gemm gemm_shape(const struct kernel_call *call, const struct product *p, const struct view3 *x, const struct view3 *y,
-                              const struct view3 *self, const struct view3 *out)
+static struct gemm gemm_shape(const struct kernel_call *call, const struct product *p, const struct view3 *x,
+                              const struct view3 *y, const struct view3 *self, const struct view3 *out)
 {
     struct gemm g = {.alpha = (float)p->alpha, .beta = (float)p->beta};
     if (call->op->number == OP_MV || call->op->number == OP_DOT) {
         // x is [1 or m][k] and y a vector of k, both viewed from the right: y has rows of 1.
-        g = (struct gemm){.batch = 1, .m = 1, .n = x->size[1], .k = x->size[2], .alpha = 1, .a_k = step_of(y, 2, 1),
-                          .b_k = step_of(x, 2, 1), .b_n = step_of(x, 1, x->size[2]), .c_m = x->size[1]};
+        g = (struct gemm){.batch = 1,
+                          .m = 1,
+                          .n = x->size[1],
+                          .k = x->size[2],
+                          .alpha = 1,
+                          .a_k = step_of(y, 2, 1),
+                          .b_k = step_of(x, 2, 1),
+                          .b_n = step_of(x, 1, x->size[2]),
+                          .c_m = x->size[1]};
         g.a_m = g.k;
         return g;
     }
@@ -82,11 +91,12 @@ static struct gemm gemm_shape(const struct kernel_call *call, const struct produ
 
 struct memory {
     void *x, *y, *self, *out;
-    void *rest;                 // for gemm or gemv
+    void *rest;    // for gemm or gemv
 };
 
 // Float32 from any float dtype. Strided float32 is read in place; other dtypes and awkward outputs get dense twins.
-static struct gemm float_plan(const struct kernel_call *call, const struct product *p, struct scratch *scratch, struct memory *ret)
+static struct gemm float_plan(const struct kernel_call *call, const struct product *p, struct scratch *scratch,
+                              struct memory *ret)
 {
     const struct tensor *out = &call->out[0];
     struct view3 x = view_of(&p->x->meta), y = view_of(&p->y->meta), o = view_of(&out->meta), self = {{1, 1, 1}, {0, 0, 0}};
@@ -135,8 +145,9 @@ static void fill_without_k(const struct gemm *g)
     for (int64_t b = 0; b < g->batch; b++)
         for (int64_t i = 0; i < g->m; i++)
             for (int64_t j = 0; j < g->n; j++)
-                g->c[b * g->c_batch + i * g->c_m + j] =
-                    g->add == NULL ? 0.0f : g->beta * g->add[b * g->add_batch + i * g->add_m + j * g->add_n];
+                g->c[b * g->c_batch + i * g->c_m + j] = g->add == NULL
+                                                            ? 0.0f
+                                                            : g->beta * g->add[b * g->add_batch + i * g->add_m + j * g->add_n];
 }
 
 static enum dj_error float_run(const struct kernel_call *call, const struct product *p)
@@ -209,8 +220,11 @@ static enum dj_error plain_run(const struct kernel_call *call, const struct prod
     tensor_make_contiguous(&o);
     tensor_make_contiguous(&s);
     struct view3 vx = view_of(&x), vy = view_of(&y), vo = view_of(&o), vs = view_of(&s);
-    struct plain plain = {.shape = gemm_shape(call, p, &vx, &vy, &vs, &vo), .alpha = p->alpha, .beta = p->beta,
-                          .alpha_int = p->alpha_int, .beta_int = p->beta_int};
+    struct plain plain = {.shape = gemm_shape(call, p, &vx, &vy, &vs, &vo),
+                          .alpha = p->alpha,
+                          .beta = p->beta,
+                          .alpha_int = p->alpha_int,
+                          .beta_int = p->beta_int};
     bool swapped = call->op->number == OP_MV || call->op->number == OP_DOT, is_f64 = plain_dtype(call) == DTYPE_F64;
     void *a = swapped ? memory.y : memory.x, *b = swapped ? memory.x : memory.y;
     plain.xd = a, plain.yd = b, plain.sd = memory.self, plain.od = memory.out;

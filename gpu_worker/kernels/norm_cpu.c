@@ -14,7 +14,7 @@ struct norm {
     const float *x, *weight, *bias;
     float *y, *mean, *rstd;
     int64_t rows, length, rows_per_part;
-    int64_t groups, channels;       // group norm: channels of one group
+    int64_t groups, channels;    // group norm: channels of one group
     double eps;
 };
 
@@ -56,7 +56,8 @@ static void layer_part(void *context, uint32_t part)
     const struct norm *p = context;
     int64_t first = part * p->rows_per_part, last = i64_least(first + p->rows_per_part, p->rows);
     for (int64_t i = first; i < last; i++)
-        simd()->layer_norm(p->x + i * p->length, p->weight, p->bias, p->eps, p->y + i * p->length, p->length, p->mean + i, p->rstd + i);
+        simd()->layer_norm(p->x + i * p->length, p->weight, p->bias, p->eps, p->y + i * p->length, p->length, p->mean + i,
+                           p->rstd + i);
 }
 
 // A row is a group: normalised as a whole, then each channel scaled.

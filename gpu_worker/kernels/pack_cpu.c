@@ -12,7 +12,7 @@
 #include "core/base/list.h"
 
 struct pack {
-    struct list node;               // in `packs`, most recently used last
+    struct list node;    // in `packs`, most recently used last
     struct pack_key key;
     size_t bytes;
     uint32_t users;
@@ -22,11 +22,11 @@ struct pack {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct list packs = {&packs, &packs};
-static size_t used_bytes;
+static size_t used_bytes, limit_bytes = PACK_BYTES_LIMIT;
 
 static struct pack *find(const struct pack_key *key)
 {
-    list_each(node, &packs) {
+    list_each (node, &packs) {
         struct pack *pack = list_entry(node, struct pack, node);
         if (memcmp(&pack->key, key, sizeof *key) == 0)
             return pack;
@@ -36,8 +36,8 @@ static struct pack *find(const struct pack_key *key)
 
 static void evict_for(size_t bytes)
 {
-    list_each(node, &packs) {
-        if (used_bytes + bytes <= PACK_BYTES_MAX)
+    list_each (node, &packs) {
+        if (used_bytes + bytes <= limit_bytes)
             return;
         struct pack *pack = list_entry(node, struct pack, node);
         if (pack->users > 0)
@@ -52,7 +52,7 @@ static void evict_for(size_t bytes)
 static struct pack *insert(const struct pack_key *key, size_t bytes)
 {
     evict_for(bytes);
-    if (used_bytes + bytes > PACK_BYTES_MAX)
+    if (used_bytes + bytes > limit_bytes)
         return NULL;
     struct pack *pack = calloc(1, sizeof *pack);
     float *data = aligned_alloc(64, bytes);
@@ -70,7 +70,7 @@ static struct pack *insert(const struct pack_key *key, size_t bytes)
 struct pack *pack_acquire(const struct pack_key *key, size_t bytes, bool *is_new)
 {
     bytes = size_round_up(bytes, 64);
-    if (bytes == 0 || bytes > PACK_BYTES_MAX)
+    if (bytes == 0 || bytes > SIZE_MAX / 2)
         return NULL;
 
     pthread_mutex_lock(&lock);
@@ -79,7 +79,7 @@ struct pack *pack_acquire(const struct pack_key *key, size_t bytes, bool *is_new
         pack = insert(key, bytes);
         *is_new = pack != NULL;
     } else if (!pack->is_filled || pack->bytes != bytes) {
-        pack = NULL;                // another device is filling it: this call packs for itself
+        pack = NULL;    // another device is filling it: this call packs for itself
     } else {
         *is_new = false;
         pack->users++;
@@ -102,4 +102,20 @@ void pack_release(struct pack *pack)
     pack->users--;
     pack->is_filled = true;
     pthread_mutex_unlock(&lock);
+}
+
+void kernels_cpu_pack_limit(size_t bytes)
+{
+    pthread_mutex_lock(&lock);
+    limit_bytes = bytes;
+    evict_for(0);
+    pthread_mutex_unlock(&lock);
+}
+
+size_t kernels_cpu_pack_bytes(void)
+{
+    pthread_mutex_lock(&lock);
+    size_t bytes = used_bytes;
+    pthread_mutex_unlock(&lock);
+    return bytes;
 }

@@ -50,17 +50,18 @@ enum { INPUTS_MAX = 3 };
 // How a call is computed: the block function and the dtypes it wants of each operand.
 struct pointwise {
     block_function run;
-    enum dtype dtype[INPUTS_MAX + 1];               // [0] the output's, then the inputs', as the block function sees them
+    enum dtype dtype[INPUTS_MAX + 1];    // [0] the output's, then the inputs', as the block function sees them
     uint32_t inputs;
-    convert_function convert[INPUTS_MAX + 1];       // NULL: the operand has that dtype already
-    convert_function move[INPUTS_MAX + 1];          // to or from a block, whatever the dtype
+    convert_function convert[INPUTS_MAX + 1];    // NULL: the operand has that dtype already
+    convert_function move[INPUTS_MAX + 1];       // to or from a block, whatever the dtype
     struct block_scalars scalars;
-    bool divides_by_zero;                           // integers only; set by the check before the run
+    bool divides_by_zero;    // integers only; set by the check before the run
 };
 
 static bool gives_bool(uint32_t op)
 {
-    return (op >= OP_EQ && op <= OP_GE_SCALAR) || op == OP_LOGICAL_AND || op == OP_LOGICAL_OR || op == OP_LOGICAL_NOT || op == OP_ISNAN;
+    return (op >= OP_EQ && op <= OP_GE_SCALAR) || op == OP_LOGICAL_AND || op == OP_LOGICAL_OR || op == OP_LOGICAL_NOT ||
+           op == OP_ISNAN;
 }
 
 // The dtype that the operands are converted to. Logical ops read each operand as it is, so theirs is bool.
@@ -82,7 +83,7 @@ static enum dtype compute_of(const struct kernel_call *call)
 static block_function function_of(uint32_t op, enum dtype compute, const struct kernel_call *call)
 {
     if (op == OP_ADD && dtype_is_float(compute) && attr_double(&call->attr[0]) == 1.0)
-        op = OP_NONE;                               // a + b without the product: one load less, and exact for infinities
+        op = OP_NONE;    // a + b without the product: one load less, and exact for infinities
     return compute == DTYPE_F32 ? simd()->pointwise[op] : tables[compute][op];
 }
 
@@ -145,7 +146,7 @@ static void pointwise_row(void *context, char *const at[], const int64_t step[],
     }
     int64_t length = all_direct ? n : BLOCK_ELEMENTS;
     for (uint32_t i = 1; i <= plan->inputs; i++)
-        if (!is_direct[i] && step[i] == 0)          // one value: the block is filled once
+        if (!is_direct[i] && step[i] == 0)    // one value: the block is filled once
             plan->move[i](at[i], 0, block[i], width[i], i64_least(n, BLOCK_ELEMENTS));
     for (int64_t start = 0; start < n; start += length) {
         int64_t count = i64_least(length, n - start);

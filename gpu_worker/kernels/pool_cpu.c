@@ -6,16 +6,18 @@
 #include <math.h>
 #include <string.h>
 
-struct window { int64_t kernel, stride, padding, dilation; };
+struct window {
+    int64_t kernel, stride, padding, dilation;
+};
 
 struct pool {
     const float *x;
     float *y;
     int64_t *index;
     int64_t planes, in[2], out[2], planes_per_part;
-    struct window w[2];             // vertical, horizontal
+    struct window w[2];    // vertical, horizontal
     bool counts_padding;
-    int64_t divisor;                // 0: the window's size
+    int64_t divisor;    // 0: the window's size
 };
 
 enum { PART_OUTPUTS = 1 << 13, POOL_BLOCK = 512 };
@@ -39,7 +41,7 @@ static void inside(const struct window *w, int64_t out, int64_t size, int64_t *f
 static void columns_inside(const struct pool *p, int64_t c, int64_t *first, int64_t *last)
 {
     const struct window *w = &p->w[1];
-    int64_t shift = c * w->dilation - w->padding;                       // the input column of output 0
+    int64_t shift = c * w->dilation - w->padding;    // the input column of output 0
     *first = shift >= 0 ? 0 : ceil_div(-shift, w->stride);
     *last = p->in[1] - shift <= 0 ? 0 : i64_least(p->out[1], (p->in[1] - shift - 1) / w->stride + 1);
 }
@@ -58,7 +60,7 @@ static void max_plane(const struct pool *p, const float *x, float *y, int64_t *i
                 int64_t left, right;
                 inside(&p->w[1], j, p->in[1], &left, &right);
                 best[j - block] = -INFINITY;
-                at[j - block] = (int32_t)(top * p->in[1] + left);       // what an all -inf window answers
+                at[j - block] = (int32_t)(top * p->in[1] + left);    // what an all -inf window answers
             }
             for (int64_t r = top; r < bottom; r += p->w[0].dilation)
                 for (int64_t c = 0; c < p->w[1].kernel; c++) {
@@ -68,7 +70,8 @@ static void max_plane(const struct pool *p, const float *x, float *y, int64_t *i
                     last = i64_least(last, end);
                     int64_t from = r * p->in[1] + first * p->w[1].stride - p->w[1].padding + c * p->w[1].dilation;
                     if (first < last)
-                        simd()->pool(x + from, p->w[1].stride, last - first, (int32_t)from, best + first - block, at + first - block);
+                        simd()->pool(x + from, p->w[1].stride, last - first, (int32_t)from, best + first - block,
+                                     at + first - block);
                 }
             for (int64_t j = block; j < end; j++) {
                 y[i * p->out[1] + j] = best[j - block];
@@ -201,6 +204,6 @@ static bool pool_can(const struct kernel_call *call)
 
 void table_pool(struct kernel *kernel)
 {
-    kernel[OP_MAX_POOL2D] = kernel[OP_AVG_POOL2D] = kernel[OP_ADAPTIVE_AVG_POOL2D] =
-        (struct kernel){.run = pool_run, .scratch = pool_scratch, .can = pool_can};
+    kernel[OP_MAX_POOL2D] = kernel[OP_AVG_POOL2D] = kernel[OP_ADAPTIVE_AVG_POOL2D] = (struct kernel){
+        .run = pool_run, .scratch = pool_scratch, .can = pool_can};
 }

@@ -20,14 +20,14 @@
 struct draw {
     uint32_t op;
     uint64_t seed, offset;
-    double a, b;                    // low, high | mean, std | p
+    double a, b;    // low, high | mean, std | p
     int64_t low;
     uint64_t range;
-    enum dtype dtype;               // in which values are drawn: F32, F64 or I64
+    enum dtype dtype;    // in which values are drawn: F32, F64 or I64
     char *out;
     convert_function convert;
     int64_t count, out_bytes;
-    const char *in;                 // dropout
+    const char *in;    // dropout
     convert_function widen;
     int64_t in_bytes;
     uint8_t *mask;
@@ -35,8 +35,14 @@ struct draw {
 
 enum { DRAW_BLOCK = 1024, DRAW_PART = 1 << 14 };
 
-static float unit_f32(uint32_t word) { return (float)(word >> 8) * 0x1p-24f; }
-static double unit_f64(uint64_t word) { return (double)(word >> 11) * 0x1p-53; }
+static float unit_f32(uint32_t word)
+{
+    return (float)(word >> 8) * 0x1p-24f;
+}
+static double unit_f64(uint64_t word)
+{
+    return (double)(word >> 11) * 0x1p-53;
+}
 
 static uint32_t word_of(const struct draw *d, uint64_t element)
 {
@@ -91,7 +97,8 @@ static void draw_part(void *context, uint32_t part)
                 integers[i] = (int64_t)((uint64_t)d->low + long_of(d, (uint64_t)(at + i)) % d->range);
             else
                 block[i] = float_of(d, (uint64_t)(at + i));
-        d->convert(d->op == OP_RANDINT ? (const char *)integers : (const char *)block, 8, d->out + at * d->out_bytes, d->out_bytes, n);
+        d->convert(d->op == OP_RANDINT ? (const char *)integers : (const char *)block, 8, d->out + at * d->out_bytes,
+                   d->out_bytes, n);
     }
 }
 
@@ -116,8 +123,11 @@ static enum dj_error random_run(const struct kernel_call *call)
     enum dtype dtype = out->meta.dtype;
     uint32_t op = call->op->number;
     uint32_t seed_at = op == OP_BERNOULLI ? 2 : 3;
-    struct draw d = {.op = op, .seed = (uint64_t)attr_int(&call->attr[seed_at]), .offset = (uint64_t)attr_int(&call->attr[seed_at + 1]),
-                     .a = attr_double(&call->attr[1]), .b = op == OP_BERNOULLI ? 0 : attr_double(&call->attr[2])};
+    struct draw d = {.op = op,
+                     .seed = (uint64_t)attr_int(&call->attr[seed_at]),
+                     .offset = (uint64_t)attr_int(&call->attr[seed_at + 1]),
+                     .a = attr_double(&call->attr[1]),
+                     .b = op == OP_BERNOULLI ? 0 : attr_double(&call->attr[2])};
     d.dtype = op == OP_RANDINT ? DTYPE_I64 : dtype == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32;
     if (op == OP_RANDINT) {
         d.low = attr_int(&call->attr[1]);
@@ -173,7 +183,9 @@ static enum dj_error dropout_run(const struct kernel_call *call)
 {
     struct scratch scratch = {.data = call->scratch};
     enum dtype dtype = call->in[0].meta.dtype;
-    struct draw d = {.op = OP_DROPOUT, .a = attr_double(&call->attr[0]), .seed = (uint64_t)attr_int(&call->attr[1]),
+    struct draw d = {.op = OP_DROPOUT,
+                     .a = attr_double(&call->attr[0]),
+                     .seed = (uint64_t)attr_int(&call->attr[1]),
                      .offset = (uint64_t)attr_int(&call->attr[2])};
     dropout_memory(call, &scratch, &d);
     d.widen = convert_find(dtype, DTYPE_F64);
@@ -193,7 +205,7 @@ static bool dropout_can(const struct kernel_call *call)
 
 void table_random(struct kernel *kernel)
 {
-    kernel[OP_UNIFORM] = kernel[OP_NORMAL] = kernel[OP_BERNOULLI] = kernel[OP_RANDINT] =
-        (struct kernel){.run = random_run, .scratch = random_scratch, .can = random_can};
+    kernel[OP_UNIFORM] = kernel[OP_NORMAL] = kernel[OP_BERNOULLI] = kernel[OP_RANDINT] = (struct kernel){
+        .run = random_run, .scratch = random_scratch, .can = random_can};
     kernel[OP_DROPOUT] = (struct kernel){.run = dropout_run, .scratch = dropout_scratch, .can = dropout_can};
 }

@@ -26,10 +26,10 @@ typedef void (*fold_function)(struct state *s, const void *block, int64_t n, int
 
 struct reduce {
     uint32_t op;
-    enum dtype in, fold, out;       // dtypes; fold is F32, F64 or I64
+    enum dtype in, fold, out;    // dtypes; fold is F32, F64 or I64
     fold_function run;
-    double parameter;               // the norm's order; var's correction
-    int64_t length;                 // reduced elements for each output
+    double parameter;    // the norm's order; var's correction
+    int64_t length;      // reduced elements for each output
     bool wants_index, wants_value;
     uint32_t reduced_rank;
     int64_t reduced_size[DJ_RANK_MAX], reduced_step[DJ_RANK_MAX];
@@ -64,8 +64,8 @@ FOLD(all_f64, double, s->i &= x[j] != 0)
 FOLD(all_i64, int64_t, s->i &= x[j] != 0)
 // The first NaN wins and stays; else the first of the best.
 #define BEST(name, type, is_better, field) \
-    FOLD(name, type, if (!s->is_started || (s->field == s->field && (x[j] is_better s->field || x[j] != x[j]))) \
-         s->field = x[j], s->at = first + j, s->is_started = true)
+    FOLD(name, type, if (!s->is_started || (s->field == s->field && (x[j] is_better s->field || x[j] != x[j]))) s->field = x[j], \
+         s->at = first + j, s->is_started = true)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wtautological-compare"
 #pragma GCC diagnostic ignored "-Wdouble-promotion"
@@ -120,12 +120,23 @@ static fold_function choose(uint32_t op, enum dtype fold)
 {
 #define BY_TYPE(name) (fold == DTYPE_F32 ? name##_f32 : fold == DTYPE_F64 ? name##_f64 : name##_i64)
     switch (op) {
-    case OP_SUM: case OP_SUM_DIM: case OP_MEAN: case OP_MEAN_DIM: return BY_TYPE(sum);
+    case OP_SUM:
+    case OP_SUM_DIM:
+    case OP_MEAN:
+    case OP_MEAN_DIM: return BY_TYPE(sum);
     case OP_PROD: return BY_TYPE(prod);
-    case OP_AMAX: case OP_MAX: case OP_MAX_DIM: case OP_ARGMAX: return BY_TYPE(max);
-    case OP_AMIN: case OP_MIN: case OP_MIN_DIM: case OP_ARGMIN: return BY_TYPE(min);
-    case OP_ANY: case OP_ANY_DIM: return BY_TYPE(any);
-    case OP_ALL: case OP_ALL_DIM: return BY_TYPE(all);
+    case OP_AMAX:
+    case OP_MAX:
+    case OP_MAX_DIM:
+    case OP_ARGMAX: return BY_TYPE(max);
+    case OP_AMIN:
+    case OP_MIN:
+    case OP_MIN_DIM:
+    case OP_ARGMIN: return BY_TYPE(min);
+    case OP_ANY:
+    case OP_ANY_DIM: return BY_TYPE(any);
+    case OP_ALL:
+    case OP_ALL_DIM: return BY_TYPE(all);
     case OP_VAR: return fold == DTYPE_F32 ? var_f32 : fold == DTYPE_F64 ? var_f64 : NULL;
     case OP_NORM_DIM: return fold == DTYPE_F32 ? norm_f32 : fold == DTYPE_F64 ? norm_f64 : NULL;
     default: return NULL;
@@ -148,19 +159,21 @@ static double finish(const struct reduce *r, const struct state *s, int64_t *who
     *is_float = r->fold != DTYPE_I64;
     *whole = s->i;
     switch (r->op) {
-    case OP_ANY: case OP_ANY_DIM: case OP_ALL: case OP_ALL_DIM:
-        *is_float = false;
-        return 0;
-    case OP_MEAN: case OP_MEAN_DIM:
-        return s->f / (double)r->length;
+    case OP_ANY:
+    case OP_ANY_DIM:
+    case OP_ALL:
+    case OP_ALL_DIM: *is_float = false; return 0;
+    case OP_MEAN:
+    case OP_MEAN_DIM: return s->f / (double)r->length;
     case OP_VAR: {
         double freedom = (double)r->length - r->parameter;
         return s->g / (freedom > 0 ? freedom : 0.0);
     }
     case OP_NORM_DIM:
-        return r->parameter == 2 ? sqrt(s->f) : r->parameter == 0 || r->parameter == 1 || isinf(r->parameter) ? s->f : pow(s->f, 1.0 / r->parameter);
-    default:
-        return s->f;
+        return r->parameter == 2                                               ? sqrt(s->f)
+               : r->parameter == 0 || r->parameter == 1 || isinf(r->parameter) ? s->f
+                                                                               : pow(s->f, 1.0 / r->parameter);
+    default: return s->f;
     }
 }
 
@@ -170,7 +183,8 @@ static void store(const struct reduce *r, const struct state *s, char *value, ch
     bool is_float;
     double f = finish(r, s, &whole, &is_float);
     if (r->wants_value)
-        convert_find(is_float ? DTYPE_F64 : DTYPE_I64, r->out)(is_float ? (const char *)&f : (const char *)&whole, 0, value, 0, 1);
+        convert_find(is_float ? DTYPE_F64 : DTYPE_I64, r->out)(is_float ? (const char *)&f : (const char *)&whole, 0, value, 0,
+                                                               1);
     if (r->wants_index)
         memcpy(index, &s->at, sizeof s->at);
 }
@@ -235,10 +249,14 @@ static uint32_t reduced_dims(const struct kernel_call *call)
     uint32_t rank = call->in[0].meta.rank, all = (1u << rank) - 1;
     const struct attr *attr = &call->attr[call->op->number == OP_NORM_DIM ? 1 : 0];
     switch (call->op->number) {
-    case OP_SUM: case OP_MEAN: case OP_MAX: case OP_MIN: case OP_ANY: case OP_ALL: case OP_PROD:
-        return all;
-    default:
-        break;
+    case OP_SUM:
+    case OP_MEAN:
+    case OP_MAX:
+    case OP_MIN:
+    case OP_ANY:
+    case OP_ALL:
+    case OP_PROD: return all;
+    default: break;
     }
     if (attr->kind == ATTR_ABSENT || rank == 0)
         return all;
@@ -266,7 +284,8 @@ static enum dtype fold_dtype(const struct kernel_call *call)
 
 static bool reduce_can(const struct kernel_call *call)
 {
-    return dtype_is_real(call->in[0].meta.dtype) && dtype_is_real(call->out[0].meta.dtype) && choose(call->op->number, fold_dtype(call)) != NULL;
+    return dtype_is_real(call->in[0].meta.dtype) && dtype_is_real(call->out[0].meta.dtype) &&
+           choose(call->op->number, fold_dtype(call)) != NULL;
 }
 
 static void reduced_space(const struct kernel_call *call, uint32_t dims, struct reduce *r)
@@ -330,7 +349,7 @@ enum { PIECES_MAX = 64, PIECE_ELEMENTS = 1 << 16 };
 struct pieces {
     const struct reduce *reduce;
     const char *in;
-    int64_t length;                 // of a piece, along the first reduced dimension
+    int64_t length;    // of a piece, along the first reduced dimension
     double sum[PIECES_MAX];
 };
 
@@ -362,7 +381,12 @@ static bool run_in_pieces(const struct kernel_call *call, const struct reduce *r
 }
 
 // Loops hand out parts by their number of outputs; a reduction's work is its inputs, so its parts are cut here.
-struct cut { const struct loop *loop; loop_row row; void *context; int64_t rows; };
+struct cut {
+    const struct loop *loop;
+    loop_row row;
+    void *context;
+    int64_t rows;
+};
 
 static void cut_part(void *context, uint32_t part)
 {
@@ -378,8 +402,13 @@ static void cut_part(void *context, uint32_t part)
 static enum dj_error reduce_run(const struct kernel_call *call)
 {
     uint32_t op = call->op->number, dims = reduced_dims(call);
-    struct reduce r = {.op = op, .in = call->in[0].meta.dtype, .fold = fold_dtype(call), .out = call->out[0].meta.dtype, .team = call->team,
-                       .wants_index = keeps_index(op), .wants_value = op != OP_ARGMAX && op != OP_ARGMIN};
+    struct reduce r = {.op = op,
+                       .in = call->in[0].meta.dtype,
+                       .fold = fold_dtype(call),
+                       .out = call->out[0].meta.dtype,
+                       .team = call->team,
+                       .wants_index = keeps_index(op),
+                       .wants_value = op != OP_ARGMAX && op != OP_ARGMIN};
     r.run = choose(op, r.fold);
     if (op == OP_NORM_DIM)
         r.parameter = attr_double(&call->attr[0]);
@@ -392,8 +421,8 @@ static enum dj_error reduce_run(const struct kernel_call *call)
         return DJ_OK;
 
     uint32_t last = loop.rank - 1;
-    bool by_column = r.run == sum_f32 && r.in == DTYPE_F32 && r.reduced_rank == 1 && loop.step[1][last] == 4 && loop.size[last] > 1 &&
-                     r.reduced_step[0] > 4;
+    bool by_column = r.run == sum_f32 && r.in == DTYPE_F32 && r.reduced_rank == 1 && loop.step[1][last] == 4 &&
+                     loop.size[last] > 1 && r.reduced_step[0] > 4;
     loop_row row = by_column ? column_row : reduce_row;
     int64_t outputs = 1;
     for (uint32_t d = 0; d < loop.rank; d++)
@@ -406,8 +435,9 @@ static enum dj_error reduce_run(const struct kernel_call *call)
 
 void table_reduce(struct kernel *kernel)
 {
-    static const enum op ops[] = {OP_SUM, OP_SUM_DIM, OP_MEAN, OP_MEAN_DIM, OP_AMAX, OP_AMIN, OP_MAX, OP_MIN, OP_MAX_DIM, OP_MIN_DIM,
-                                  OP_ARGMAX, OP_ARGMIN, OP_ANY, OP_ANY_DIM, OP_ALL, OP_ALL_DIM, OP_PROD, OP_VAR, OP_NORM_DIM};
+    static const enum op ops[] = {OP_SUM, OP_SUM_DIM, OP_MEAN,    OP_MEAN_DIM, OP_AMAX,    OP_AMIN, OP_MAX,
+                                  OP_MIN, OP_MAX_DIM, OP_MIN_DIM, OP_ARGMAX,   OP_ARGMIN,  OP_ANY,  OP_ANY_DIM,
+                                  OP_ALL, OP_ALL_DIM, OP_PROD,    OP_VAR,      OP_NORM_DIM};
     for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++)
         kernel[ops[i]] = (struct kernel){.run = reduce_run, .can = reduce_can};
 }

@@ -38,7 +38,9 @@ static enum dj_error cumsum_run(const struct kernel_call *call)
     uint32_t dim = dim_wrap(call->attr[0].i, in->meta.rank);
     bool is_float = dtype_is_float(out->meta.dtype);
     enum dtype wide = is_float ? DTYPE_F64 : DTYPE_I64;
-    struct scan scan = {.length = 1, .is_float = is_float, .widen = convert_find(in->meta.dtype, wide),
+    struct scan scan = {.length = 1,
+                        .is_float = is_float,
+                        .widen = convert_find(in->meta.dtype, wide),
                         .narrow = convert_find(wide, out->meta.dtype)};
     struct tensor from = *in, to = *out;
     if (in->meta.rank > 0) {

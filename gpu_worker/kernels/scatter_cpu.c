@@ -43,8 +43,8 @@ static void add_bf16(char *to, const char *value)
 }
 
 static const add_function adds[DTYPE_COUNT] = {
-    [DTYPE_BOOL] = add_bool, [DTYPE_U8] = add_u8, [DTYPE_I8] = add_i8, [DTYPE_I16] = add_i16, [DTYPE_I32] = add_i32, [DTYPE_I64] = add_i64,
-    [DTYPE_F16] = add_f16, [DTYPE_BF16] = add_bf16, [DTYPE_F32] = add_f32, [DTYPE_F64] = add_f64,
+    [DTYPE_BOOL] = add_bool, [DTYPE_U8] = add_u8,   [DTYPE_I8] = add_i8,     [DTYPE_I16] = add_i16, [DTYPE_I32] = add_i32,
+    [DTYPE_I64] = add_i64,   [DTYPE_F16] = add_f16, [DTYPE_BF16] = add_bf16, [DTYPE_F32] = add_f32, [DTYPE_F64] = add_f64,
 };
 
 // Operands: out (steps 0 where an index decides), the value, then the index tensors. The value is converted to out's dtype.
@@ -53,8 +53,8 @@ struct put {
     struct index_dim dim[DJ_RANK_MAX];
     size_t bytes;
     convert_function convert;
-    add_function add;           // NULL: assign
-    double scale;               // index_add's alpha
+    add_function add;    // NULL: assign
+    double scale;        // index_add's alpha
     bool is_scaled;
     enum dtype dtype;
 };
@@ -105,10 +105,12 @@ static enum dj_error scatter_run(const struct kernel_call *call)
         value = (struct tensor){.data = &whole, .meta = {.dtype = DTYPE_I64}};
     const struct tensor *src = op == OP_SCATTER_VALUE ? &value : &call->in[2];
 
-    struct put put = {.indices = 1, .bytes = (size_t)bytes, .convert = convert_find(src->meta.dtype, out->meta.dtype),
+    struct put put = {.indices = 1,
+                      .bytes = (size_t)bytes,
+                      .convert = convert_find(src->meta.dtype, out->meta.dtype),
                       .add = op == OP_SCATTER_ADD ? adds[out->meta.dtype] : NULL};
-    put.dim[0] = (struct index_dim){.is_wide = index->meta.dtype == DTYPE_I64, .size = size,
-                                    .step = out->meta.rank == 0 ? 0 : out->meta.stride[dim] * bytes};
+    put.dim[0] = (struct index_dim){
+        .is_wide = index->meta.dtype == DTYPE_I64, .size = size, .step = out->meta.rank == 0 ? 0 : out->meta.stride[dim] * bytes};
     int64_t out_step[DJ_RANK_MAX] = {0}, src_step[DJ_RANK_MAX] = {0};
     for (uint32_t d = 0; d < index->meta.rank; d++) {
         out_step[d] = d == dim || out->meta.rank == 0 ? 0 : out->meta.stride[d] * bytes;
@@ -176,7 +178,8 @@ static enum dj_error index_put_run(const struct kernel_call *call)
     if (!convert_tensor(self, out, call->team))
         return DJ_E_DTYPE;
 
-    struct put put = {.indices = plan.indices, .bytes = dtype_bytes(out->meta.dtype),
+    struct put put = {.indices = plan.indices,
+                      .bytes = dtype_bytes(out->meta.dtype),
                       .convert = convert_find(values->meta.dtype, out->meta.dtype),
                       .add = attr_int(&call->attr[0]) ? adds[out->meta.dtype] : NULL};
     memcpy(put.dim, plan.dim, sizeof put.dim);
@@ -210,10 +213,15 @@ static enum dj_error index_add_run(const struct kernel_call *call)
         return DJ_E_DTYPE;
 
     double alpha = attr_double(&call->attr[1]);
-    struct put put = {.indices = 1, .bytes = (size_t)bytes, .convert = convert_find(source->meta.dtype, out->meta.dtype),
-                      .add = adds[out->meta.dtype], .scale = alpha, .is_scaled = alpha != 1.0, .dtype = out->meta.dtype};
-    put.dim[0] = (struct index_dim){.is_wide = index->meta.dtype == DTYPE_I64, .size = size,
-                                    .step = out->meta.rank == 0 ? 0 : out->meta.stride[dim] * bytes};
+    struct put put = {.indices = 1,
+                      .bytes = (size_t)bytes,
+                      .convert = convert_find(source->meta.dtype, out->meta.dtype),
+                      .add = adds[out->meta.dtype],
+                      .scale = alpha,
+                      .is_scaled = alpha != 1.0,
+                      .dtype = out->meta.dtype};
+    put.dim[0] = (struct index_dim){
+        .is_wide = index->meta.dtype == DTYPE_I64, .size = size, .step = out->meta.rank == 0 ? 0 : out->meta.stride[dim] * bytes};
     int64_t out_step[DJ_RANK_MAX] = {0}, index_step[DJ_RANK_MAX] = {0};
     for (uint32_t d = 0; d < source->meta.rank; d++)
         out_step[d] = d == dim || out->meta.rank == 0 ? 0 : out->meta.stride[d] * bytes;
@@ -276,14 +284,16 @@ static enum dj_error region_run(const struct kernel_call *call)
 
 static bool region_can(const struct kernel_call *call)
 {
-    return convert_find(call->in[1].meta.dtype, call->out[0].meta.dtype) != NULL && call->in[0].meta.dtype == call->out[0].meta.dtype;
+    return convert_find(call->in[1].meta.dtype, call->out[0].meta.dtype) != NULL &&
+           call->in[0].meta.dtype == call->out[0].meta.dtype;
 }
 
 void table_scatter(struct kernel *kernel)
 {
-    kernel[OP_SCATTER_SRC] = kernel[OP_SCATTER_VALUE] = kernel[OP_SCATTER_ADD] = (struct kernel){.run = scatter_run, .can = scatter_can};
+    kernel[OP_SCATTER_SRC] = kernel[OP_SCATTER_VALUE] = kernel[OP_SCATTER_ADD] = (struct kernel){.run = scatter_run,
+                                                                                                 .can = scatter_can};
     kernel[OP_INDEX_PUT] = (struct kernel){.run = index_put_run, .can = index_put_can};
     kernel[OP_INDEX_ADD] = (struct kernel){.run = index_add_run, .can = scatter_can};
-    kernel[OP_SLICE_SCATTER] = kernel[OP_SELECT_SCATTER] = kernel[OP_AS_STRIDED_SCATTER] =
-        (struct kernel){.run = region_run, .can = region_can};
+    kernel[OP_SLICE_SCATTER] = kernel[OP_SELECT_SCATTER] = kernel[OP_AS_STRIDED_SCATTER] = (struct kernel){.run = region_run,
+                                                                                                           .can = region_can};
 }

@@ -11,5 +11,5 @@
 #define SIMD_TEXT "avx512"
 #include "gpu_worker/kernels/simd_table.inc"
 #else
-const struct simd simd_avx512;     // not this kind of processor: simd() never chooses it
+const struct simd simd_avx512;    // not this kind of processor: simd() never chooses it
 #endif

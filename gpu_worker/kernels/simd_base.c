@@ -2,7 +2,6 @@
 
 #include "gpu_worker/kernels/simd.h"
 
-
 #define LANES 4
 #define MR 4
 #define SIMD_NAME simd_base

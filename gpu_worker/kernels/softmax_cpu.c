@@ -7,7 +7,7 @@
 
 #include <math.h>
 
-enum { ROWS_ELEMENTS = 1 << 14 };       // elements of rows in one part
+enum { ROWS_ELEMENTS = 1 << 14 };    // elements of rows in one part
 
 struct rows {
     const float *x;
@@ -89,7 +89,11 @@ static enum dj_error softmax_run(const struct kernel_call *call)
         for (int64_t i = 0; i < count; i += length)
             softmax_row_f64((double *)x + i, (double *)y + i, length, is_log);
     } else {
-        struct rows rows = {.x = x, .y = y, .rows = count / length, .length = length, .is_log = is_log,
+        struct rows rows = {.x = x,
+                            .y = y,
+                            .rows = count / length,
+                            .length = length,
+                            .is_log = is_log,
                             .rows_per_part = i64_most(1, ROWS_ELEMENTS / length)};
         team_run(call->team, (uint32_t)ceil_div(rows.rows, rows.rows_per_part), softmax_part, &rows);
     }
@@ -105,5 +109,6 @@ static bool softmax_can(const struct kernel_call *call)
 
 void table_softmax(struct kernel *kernel)
 {
-    kernel[OP_SOFTMAX] = kernel[OP_LOG_SOFTMAX] = (struct kernel){.run = softmax_run, .scratch = softmax_scratch, .can = softmax_can};
+    kernel[OP_SOFTMAX] = kernel[OP_LOG_SOFTMAX] = (struct kernel){
+        .run = softmax_run, .scratch = softmax_scratch, .can = softmax_can};
 }

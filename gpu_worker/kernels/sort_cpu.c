@@ -10,16 +10,22 @@
 
 #include "gpu_worker/kernels/philox.h"
 
-struct entry { uint64_t key; int64_t at; };
+struct entry {
+    uint64_t key;
+    int64_t at;
+};
 
-static uint64_t key_of_integer(int64_t x) { return (uint64_t)x ^ (uint64_t)1 << 63; }
+static uint64_t key_of_integer(int64_t x)
+{
+    return (uint64_t)x ^ (uint64_t)1 << 63;
+}
 
 static uint64_t key_of_double(double x)
 {
     uint64_t bits;
     if (x != x)
         return UINT64_MAX;
-    x += 0.0;                                   // -0 becomes 0: they are equal
+    x += 0.0;    // -0 becomes 0: they are equal
     memcpy(&bits, &x, sizeof bits);
     return bits >> 63 ? ~bits : bits | (uint64_t)1 << 63;
 }
@@ -152,15 +158,20 @@ static enum dj_error order_run(const struct kernel_call *call)
     uint32_t dim = order_dim(call);
     bool is_topk = call->op->number == OP_TOPK;
     struct tensor in = call->in[0], values = call->out[0], indices = call->out[1];
-    struct rows r = {.length = order_length(call), .dtype = in.meta.dtype, .is_selection = is_topk,
-                     .in_step = step_along(&in.meta, dim), .value_step = step_along(&values.meta, dim),
-                     .index_step = step_along(&indices.meta, dim), .move = convert_find(in.meta.dtype, values.meta.dtype)};
+    struct rows r = {.length = order_length(call),
+                     .dtype = in.meta.dtype,
+                     .is_selection = is_topk,
+                     .in_step = step_along(&in.meta, dim),
+                     .value_step = step_along(&values.meta, dim),
+                     .index_step = step_along(&indices.meta, dim),
+                     .move = convert_find(in.meta.dtype, values.meta.dtype)};
     r.k = is_topk ? attr_int(&call->attr[0]) : r.length;
     r.is_descending = attr_int(&call->attr[is_topk ? 2 : 1]) != 0;
     r.entry = scratch_take(&scratch, (size_t)r.length * sizeof(struct entry));
     r.spare = scratch_take(&scratch, (size_t)r.length * sizeof(struct entry));
     if (r.k > r.length || r.k < 0)
-        return fault_set(call->fault, DJ_E_INDEX, "TOPK: k is %lld but the dimension has %lld", (long long)r.k, (long long)r.length);
+        return fault_set(call->fault, DJ_E_INDEX, "TOPK: k is %lld but the dimension has %lld", (long long)r.k,
+                         (long long)r.length);
     if (tensor_count(&values.meta) == 0)
         return DJ_OK;
     if (in.meta.rank > 0)
@@ -238,7 +249,8 @@ static enum dj_error isin_run(const struct kernel_call *call)
     elements.meta.dtype = dtype;
     tensor_make_contiguous(&elements.meta);
     const char *tests = dense_take(&scratch, &call->in[1], dtype, true, call->team);
-    struct entry *sorted = scratch_take(&scratch, (size_t)n * sizeof *sorted), *spare = scratch_take(&scratch, (size_t)n * sizeof *sorted);
+    struct entry *sorted = scratch_take(&scratch, (size_t)n * sizeof *sorted),
+                 *spare = scratch_take(&scratch, (size_t)n * sizeof *sorted);
     if (n > 0) {
         read_keys(dtype, tests, 8, n, false, sorted);
         sort_entries(sorted, spare, n);
@@ -291,8 +303,8 @@ static bool weights_are_valid(const double *weight, int64_t n, double *total)
     return *total > 0;
 }
 
-static void draw_row(const struct kernel_call *call, const double *weight, int64_t classes, double total, int64_t row, struct entry *entry,
-                     struct entry *spare, int64_t *drawn)
+static void draw_row(const struct kernel_call *call, const double *weight, int64_t classes, double total, int64_t row,
+                     struct entry *entry, struct entry *spare, int64_t *drawn)
 {
     int64_t count = attr_int(&call->attr[0]);
     uint64_t seed = (uint64_t)attr_int(&call->attr[2]), offset = (uint64_t)attr_int(&call->attr[3]);
@@ -328,10 +340,12 @@ static enum dj_error multinomial_run(const struct kernel_call *call)
     int64_t classes = meta->rank == 0 ? 1 : meta->size[meta->rank - 1], count = attr_int(&call->attr[0]);
     int64_t rows = meta->rank == 2 ? meta->size[0] : 1;
     const double *weight = dense_take(&scratch, &call->in[0], DTYPE_F64, true, call->team);
-    struct entry *entry = scratch_take(&scratch, (size_t)classes * sizeof *entry), *spare = scratch_take(&scratch, (size_t)classes * sizeof *entry);
+    struct entry *entry = scratch_take(&scratch, (size_t)classes * sizeof *entry),
+                 *spare = scratch_take(&scratch, (size_t)classes * sizeof *entry);
     const struct tensor *out = &call->out[0];
     if (count < 0 || (attr_int(&call->attr[1]) == 0 && count > classes))
-        return fault_set(call->fault, DJ_E_INDEX, "MULTINOMIAL: cannot draw %lld of %lld without replacement", (long long)count, (long long)classes);
+        return fault_set(call->fault, DJ_E_INDEX, "MULTINOMIAL: cannot draw %lld of %lld without replacement", (long long)count,
+                         (long long)classes);
 
     for (int64_t row = 0; row < rows; row++) {
         double total;

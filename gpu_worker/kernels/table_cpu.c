@@ -13,7 +13,7 @@ static struct kernel_table table;
 static char numerics[96];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-enum { KERNELS_VERSION = 1 };       // counts changes of any kernel's bits: part of the numerics class
+enum { KERNELS_VERSION = 1 };    // counts changes of any kernel's bits: part of the numerics class
 
 static const struct simd *choose(void)
 {
@@ -23,8 +23,9 @@ static const struct simd *choose(void)
     bool any = asked == NULL, avx2_too = any || strcmp(asked, "avx512") == 0;
     __builtin_cpu_init();
     bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-    bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd");
+    bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512cd");
     if (has_avx2 && (avx2_too || strcmp(asked, "avx2") == 0))
         best = &simd_avx2;
     if (has_avx2 && has_avx512 && avx2_too)

@@ -27,7 +27,7 @@
 enum {
     TEAM_THREADS_MAX = 1024,
     TEAM_SPIN_NS = 50000,
-    TEAM_WAIT_SPIN_NS = 20000,      // how long the caller spins for the last part of somebody else
+    TEAM_WAIT_SPIN_NS = 20000,    // how long the caller spins for the last part of somebody else
     SPINS_PER_CLOCK = 32,
 };
 
@@ -43,7 +43,7 @@ struct team {
     _Atomic uint32_t parts;
     _Atomic part_function run;
     _Atomic(void *) context;
-    uint32_t threads;               // the caller's included
+    uint32_t threads;    // the caller's included
     uint32_t started;
     pthread_t *thread;
 };
@@ -85,7 +85,8 @@ static void take_parts(struct team *team)
         void *context = atomic_load_explicit(&team->context, memory_order_relaxed);
         if (part >= parts)
             return;
-        if (!atomic_compare_exchange_weak_explicit(&team->ticket, &ticket, ticket + 1, memory_order_acq_rel, memory_order_relaxed))
+        if (!atomic_compare_exchange_weak_explicit(&team->ticket, &ticket, ticket + 1, memory_order_acq_rel,
+                                                   memory_order_relaxed))
             continue;
         run(context, part);
         if (atomic_fetch_add(&team->done, 1) + 1 == parts && atomic_load(&team->is_waiting))

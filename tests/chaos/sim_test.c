@@ -14,12 +14,21 @@
 enum { CLIENTS = 3, ADDITIONS = 12, TIMER_RETRY = 1 };
 #define RETRY_NS 50000000u
 
-static bool forgets_what_it_did, speaks_too_soon;      // the bank's deliberate bugs
+static bool forgets_what_it_did, speaks_too_soon;    // the bank's deliberate bugs
 
 // The bank ---------------------------------------------------------------------------------------------------------------
 
-struct deed { uint64_t ticket, link, number; };
-struct bank { struct deed deed[4096]; uint32_t deeds; uint64_t read; uint64_t total; bool is_open; struct wire_ping early[64]; };
+struct deed {
+    uint64_t ticket, link, number;
+};
+struct bank {
+    struct deed deed[4096];
+    uint32_t deeds;
+    uint64_t read;
+    uint64_t total;
+    bool is_open;
+    struct wire_ping early[64];
+};
 
 static enum dj_error bank_start(struct actor *self, void *state, const void *argument)
 {
@@ -37,7 +46,8 @@ static void acknowledge(struct actor *self, uint64_t link, uint64_t number)
     actor_send(self, link, WIRE_PONG, wire_pong_encode(&(struct wire_pong){.number = number}), NULL, 0, 0, 0);
 }
 
-static void put(struct store_batch *batch, enum store_verb verb, enum store_table table, const void *key, size_t key_bytes, uint64_t value)
+static void put(struct store_batch *batch, enum store_verb verb, enum store_table table, const void *key, size_t key_bytes,
+                uint64_t value)
 {
     struct store_item *item = batch_add(batch, verb, table, key, key_bytes);
     item->value = blob_copy(&value, sizeof value);
@@ -80,14 +90,21 @@ static enum dj_error bank_receive(struct actor *self, void *state, struct letter
 }
 
 static const struct actor_class bank_class = {
-    .name = "bank", .state_bytes = sizeof(struct bank), .start = bank_start, .receive = bank_receive,
+    .name = "bank",
+    .state_bytes = sizeof(struct bank),
+    .start = bank_start,
+    .receive = bank_receive,
 };
 
 // The clients ------------------------------------------------------------------------------------------------------------
 
-static uint64_t acknowledged[CLIENTS];          // what each user has seen; outlives the client's process on purpose
+static uint64_t acknowledged[CLIENTS];    // what each user has seen; outlives the client's process on purpose
 
-struct client { uint32_t index; uint64_t link; bool is_up; };
+struct client {
+    uint32_t index;
+    uint64_t link;
+    bool is_up;
+};
 
 static void ask(struct actor *self, struct client *client)
 {
@@ -139,7 +156,10 @@ static enum dj_error client_receive(struct actor *self, void *state, struct lett
 }
 
 static const struct actor_class client_class = {
-    .name = "client", .state_bytes = sizeof(struct client), .start = client_start, .receive = client_receive,
+    .name = "client",
+    .state_bytes = sizeof(struct client),
+    .start = client_start,
+    .receive = client_receive,
 };
 
 // The world --------------------------------------------------------------------------------------------------------------
@@ -193,7 +213,12 @@ static bool books_are_right(struct sim *sim, void *context, char *text)
     return true;
 }
 
-struct run { bool is_done; uint64_t trace, ended_ns; struct sim_stats stats; char failure[SIM_TEXT_MAX]; };
+struct run {
+    bool is_done;
+    uint64_t trace, ended_ns;
+    struct sim_stats stats;
+    char failure[SIM_TEXT_MAX];
+};
 
 static void free_sim(void *sim)
 {
@@ -216,9 +241,15 @@ static struct run run_bank(void **state, uint64_t seed)
     }
     sim_invariant(sim, "books", books_are_right, NULL);
     sim_unleash(sim, &(struct sim_chaos){
-        .until_ns = 3000000000, .death_mean_ns = 150000000, .restart_max_ns = 100000000, .pause_mean_ns = 300000000,
-        .pause_max_ns = 100000000, .partition_mean_ns = 300000000, .partition_max_ns = 200000000, .break_mean_ns = 200000000,
-    });
+                         .until_ns = 3000000000,
+                         .death_mean_ns = 150000000,
+                         .restart_max_ns = 100000000,
+                         .pause_mean_ns = 300000000,
+                         .pause_max_ns = 100000000,
+                         .partition_mean_ns = 300000000,
+                         .partition_max_ns = 200000000,
+                         .break_mean_ns = 200000000,
+                     });
     struct run run = {.is_done = sim_run_until(sim, all_acknowledged, NULL, 60000000000)};
     run.trace = sim_trace(sim);
     run.ended_ns = sim_now_ns(sim);
@@ -246,9 +277,11 @@ static void every_addition_is_acknowledged_and_kept_whatever_happens(void **stat
         sum.links_broken += run.stats.links_broken;
         sum.commits_lost += run.stats.commits_lost;
     }
-    print_message("deaths %d, lost %d, reordered %d, partitions %d, pauses %d, broken %d, commits lost %d\n", (int)sum.deaths, (int)sum.lost,
-                  (int)sum.reordered, (int)sum.partitions, (int)sum.pauses, (int)sum.links_broken, (int)sum.commits_lost);
-    assert_true(sum.deaths > 0 && sum.lost > 0 && sum.reordered > 0 && sum.partitions > 0 && sum.pauses > 0 && sum.links_broken > 0);
+    print_message("deaths %d, lost %d, reordered %d, partitions %d, pauses %d, broken %d, commits lost %d\n", (int)sum.deaths,
+                  (int)sum.lost, (int)sum.reordered, (int)sum.partitions, (int)sum.pauses, (int)sum.links_broken,
+                  (int)sum.commits_lost);
+    assert_true(sum.deaths > 0 && sum.lost > 0 && sum.reordered > 0 && sum.partitions > 0 && sum.pauses > 0 &&
+                sum.links_broken > 0);
     assert_true(sum.commits_lost > 0);
 }
 
@@ -300,7 +333,7 @@ static void time_is_virtual_and_acts_come_when_they_are_due(void **state)
     uint64_t first = 0, never = 0;
     sim_at(sim, 86400000000000, an_act, &first);
     sim_at(sim, 172800000000000, an_act, &never);
-    assert_true(sim_run_until(sim, NULL, NULL, 90000000000000));        // a day passes at once
+    assert_true(sim_run_until(sim, NULL, NULL, 90000000000000));    // a day passes at once
     assert_true(first == 86400000000000);
     assert_true(never == 0);
     assert_true(sim_now_ns(sim) == 90000000000000);

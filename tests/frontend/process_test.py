@@ -38,7 +38,7 @@ print("quiet")
 
 def test_several_threads_record_and_read_at_once() -> None:
     torch.manual_seed(0)
-    weights = torch.randn(16, 16)
+    weights = torch.randn(16, 16).mul(0.2)  # small enough for rounding errors not to grow from step to step
     remote = weights.to(DEVICE)
     failures: list[BaseException] = []
 
@@ -98,7 +98,7 @@ def test_ctrl_c_interrupts_a_wait(cluster: dict[str, str]) -> None:
 import torch, djinn, time
 djinn.init()
 x = torch.randn(1500, 1500, device="remote_accelerator")
-for _ in range(400):
+for _ in range(80):
     x = (x @ x).tanh()
 print("waiting", flush=True)
 try:

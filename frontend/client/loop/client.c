@@ -305,7 +305,7 @@ void *client_background(void *argument)
 static bool has_room(struct client *client, void *context)
 {
     (void)context;
-    return client->state != CLIENT_ON || !protocol_is_full(client->protocol);
+    return client->state != CLIENT_ON || (!protocol_is_full(client->protocol) && !protocol_is_relinking(client->protocol));
 }
 
 enum dj_error client_flush(struct client *client, struct fault *fault)
@@ -315,6 +315,10 @@ enum dj_error client_flush(struct client *client, struct fault *fault)
     enum dj_error error = client_connect(client, NULL, false, fault);
     if (error != DJ_OK)
         return error;
+    // What the kernel knows already (a worker that died meanwhile) counts before anything is submitted to it.
+    loop_step(client->loop, 0, true);
+    if (client->state != CLIENT_ON)
+        return fault_set(fault, DJ_E_CLOSED, "Djinn was shut down meanwhile");
     error = client_wait(client, has_room, NULL, loop_now_ns() + ROOM_NS);
     if (error == DJ_E_TIMEOUT)
         return fault_set(fault, DJ_E_WINDOW_FULL, "%llu executions (%llu bytes) wait to be answered or made durable, and none was for 10 s",

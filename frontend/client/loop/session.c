@@ -88,7 +88,7 @@ static enum dj_error target_find(struct client *client, const struct dj_config *
     error = embedded_start(config->program, ret->token, config->embedded_threads, deadline_ns, &client->embedded, fault);
     if (error == DJ_OK)
         error = address_of(client->embedded.address, ret->head, fault);
-    client->is_embedded = ret->is_patient = true;
+    client->is_embedded = ret->is_embedded = true;
     return error;
 }
 

@@ -46,12 +46,22 @@ static void question_answer(struct protocol *protocol, struct question *question
     free(question);
 }
 
+static void say_unreachable(const struct protocol *protocol, enum dj_error error, char text[PROTOCOL_TEXT_MAX])
+{
+    const char *address = protocol->config.head + (strncmp(protocol->config.head, "tcp://", 6) == 0 ? 6 : 0);
+    if (protocol->config.is_embedded)
+        snprintf(text, PROTOCOL_TEXT_MAX, "the embedded head and worker at %s are gone (%s); shut down and initialise again to start new ones", address,
+                 dj_error_text(error));
+    else
+        snprintf(text, PROTOCOL_TEXT_MAX, "the head at %s cannot be reached (%s); start one with: djinn start --head, or name another with DJINN_ADDRESS",
+                 address, dj_error_text(error));
+}
+
 // Who waits for the head hears that it cannot be reached; places that were not granted yet are lost.
 static void head_unreachable(struct protocol *protocol, enum dj_error error)
 {
     char text[PROTOCOL_TEXT_MAX];
-    snprintf(text, sizeof text, "the head at %s cannot be reached (%s); start one with: djinn start --head, or name another with DJINN_ADDRESS",
-             protocol->config.head + (strncmp(protocol->config.head, "tcp://", 6) == 0 ? 6 : 0), dj_error_text(error));
+    say_unreachable(protocol, error, text);
     list_each(node, &protocol->questions)
         question_answer(protocol, list_entry(node, struct question, node), DJ_E_NO_HEAD, text, NULL, 0);
     list_each(node, &protocol->peers) {
@@ -69,14 +79,13 @@ void head_down(struct protocol *protocol, uint64_t now_ns, enum dj_error error)
     protocol->stats.links_lost += was_up;
     if (protocol->state == PROTOCOL_OPENING) {
         // A head that is just starting is worth a moment; one whose answer was no is not asked again (fail_session).
-        bool has_time = now_ns < protocol->deadline_ns && (protocol->config.is_patient || now_ns - protocol->started_ns < PROTOCOL_REACH_NS);
+        bool has_time = now_ns < protocol->deadline_ns && (protocol->config.is_embedded || now_ns - protocol->started_ns < PROTOCOL_REACH_NS);
         if (has_time) {
             protocol->head_retry_ns = later(now_ns, HEAD_RETRY_NS);
             return;
         }
         char text[PROTOCOL_TEXT_MAX];
-        snprintf(text, sizeof text, "the head at %s cannot be reached (%s); start one with: djinn start --head, or name another with DJINN_ADDRESS",
-                 protocol->config.head + (strncmp(protocol->config.head, "tcp://", 6) == 0 ? 6 : 0), dj_error_text(error));
+        say_unreachable(protocol, error, text);
         fail_session(protocol, DJ_E_NO_HEAD, text);
         return;
     }
@@ -221,7 +230,7 @@ static void refused(struct protocol *protocol, uint64_t now_ns, const struct wir
     if (!is_ours)
         return;
     bool may_come = error == DJ_E_NO_WORKER && now_ns < protocol->deadline_ns
-                    && (protocol->config.is_patient || now_ns - protocol->started_ns < PROTOCOL_NO_WORKER_NS);
+                    && (protocol->config.is_embedded || now_ns - protocol->started_ns < PROTOCOL_NO_WORKER_NS);
     if (protocol->state == PROTOCOL_OPENING && !may_come) {
         fail_session(protocol, error, message->text);
         return;

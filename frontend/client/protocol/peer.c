@@ -98,6 +98,13 @@ void peer_down(struct protocol *protocol, uint64_t now_ns, struct peer *peer, en
         protocol->stats.links_lost++;
         stream_restart(protocol, peer);
     }
+    if (was_up && peer->fault.code != DJ_OK) {
+        // What it holds against this session it will hold against it again.
+        char why[FAULT_TEXT_MAX];
+        memcpy(why, peer->fault.text, sizeof why);
+        peer_lose(protocol, peer, peer->fault.code, "%s", why);
+        return;
+    }
     if (peer->down_since_ns == 0)
         peer->down_since_ns = now_ns;
     peer->state = PEER_DIALLING;
@@ -176,6 +183,7 @@ static void ready(struct protocol *protocol, uint64_t now_ns, struct peer *peer,
     peer->down_since_ns = 0;
     peer->dials = 0;
     peer->heard_ns = now_ns;
+    peer->fault = (struct fault){0};
     stream_restart(protocol, peer);
     // Everything unanswered goes again, in order; what it already had (up to attached->last_counter) it answers from memory.
     stream_send(protocol, peer);
@@ -259,15 +267,15 @@ static void fetched(struct protocol *protocol, const struct peer *peer, uint64_t
     }
 }
 
-static void failed(struct protocol *protocol, uint64_t now_ns, struct peer *peer, const struct wire_failed *message)
+static void failed(struct protocol *protocol, struct peer *peer, const struct wire_failed *message)
 {
-    (void)now_ns;
     if (message->request != 0) {
         fetched(protocol, peer, message->request, (enum dj_error)message->error, message->text, NULL, 0);
         return;
     }
-    // Why the worker will close the link. What it holds against this session it will hold against it again.
-    peer_lose(protocol, peer, (enum dj_error)message->error, "worker %s: %s", peer->grant.name, message->text);
+    // Why the worker will close the link, if it does: peer_down has the last word.
+    fault_set(&peer->fault, (enum dj_error)message->error, "worker %s: %s", peer->grant.name, message->text);
+    log_write(LOG_WARN, "client", "%s", peer->fault.text);
 }
 
 // Old news: from another life of the worker. A lower generation is no reason to drop an answer of the incarnation that was granted: the
@@ -298,7 +306,7 @@ static enum dj_error handle(struct protocol *protocol, uint64_t now_ns, struct p
     switch (kind) {
     HANDLE(HELLO_OK, hello_ok, if (peer->state == PEER_HELLO) attach(protocol, peer, &message))
     HANDLE(ATTACHED, attached, if (peer->state == PEER_ATTACHING) ready(protocol, now_ns, peer, &message))
-    HANDLE(FAILED, failed, failed(protocol, now_ns, peer, &message))
+    HANDLE(FAILED, failed, failed(protocol, peer, &message))
     HANDLE(LEAF_NEED, leaf_need, send_leaves(protocol, peer, &message))
     HANDLE(LEAF_OK, leaf_ok, leaves_arrived(protocol, &message))
     HANDLE(ANSWER, answer, if (!is_stale(protocol, peer, message.incarnation, message.generation)) stream_answer(protocol, peer, &message, body, bulk))

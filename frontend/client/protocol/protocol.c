@@ -276,6 +276,16 @@ bool protocol_is_full(const struct protocol *protocol)
            || protocol->window >= PROTOCOL_WINDOW_MAX || protocol->window_bytes >= PROTOCOL_WINDOW_BYTES_MAX;
 }
 
+bool protocol_is_relinking(const struct protocol *protocol)
+{
+    list_each(node, &protocol->peers) {
+        const struct peer *peer = list_entry(node, struct peer, node);
+        if (peer->state != PEER_GONE && peer->down_since_ns != 0)
+            return true;
+    }
+    return false;
+}
+
 bool protocol_is_idle(const struct protocol *protocol)
 {
     return protocol->in_flight == 0;

@@ -48,7 +48,7 @@ struct protocol_config {
     uint64_t incarnation;
     uint64_t timeout_ns;                    // for the session to be ready
     uint32_t first_place;
-    bool is_patient;                        // an embedded head, whose worker comes right after it: NO_WORKER is not an answer
+    bool is_embedded;                       // the head is this process's child, its worker comes right after it: NO_WORKER is not an answer
     struct leaf_table *leaves;
 };
 
@@ -91,6 +91,7 @@ void protocol_release(struct protocol *protocol, uint32_t place, const struct re
 void protocol_fetch(struct protocol *protocol, uint64_t now_ns, uint32_t place, uint64_t counter, uint32_t output, void *tag);
 void protocol_ask(struct protocol *protocol, uint64_t now_ns, const char *verb, const char *argument, void *tag);
 bool protocol_is_full(const struct protocol *protocol);
+bool protocol_is_relinking(const struct protocol *protocol);                            // a lost link: soon its place is back, or gone
 bool protocol_is_idle(const struct protocol *protocol);                                 // every submission has its outcome
 void protocol_close(struct protocol *protocol);                                         // says good-bye to the head
 

@@ -6,6 +6,8 @@ on the device a ``torch.OutOfMemoryError`` too, so that programs written for oth
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 __all__ = ["DjinnError", "DjinnIndexError", "DeviceMemoryError", "LostError", "UnreachableError"]
@@ -63,17 +65,17 @@ _CLASSES: dict[str, type[DjinnError]] = {
 }
 
 
-# Errors that PyTorch itself would have raised at this very line: the traceback already says where.
-_IMMEDIATE = frozenset({"SHAPE", "DTYPE", "RANK", "INDEX", "OVERFLOW"})
+# How the recorder's text ends when a recorded op failed.
+_NAMED = re.compile(r"\(op (\w+)(?: in ([^\s)]+))?\)")
 
 
 def make_error(number: int, code: str, text: str, op: str, site: int, where: str) -> DjinnError:
-    """Make the exception for an error number; called by the shim."""
-    if where and code not in _IMMEDIATE and where not in text:
+    """Make the exception for an error number; called by the shim. ``where`` is empty for errors raised at the line that made them."""
+    if where and where not in text:
         text = f"{text} (recorded at {where})"
     error = _CLASSES.get(code, DjinnError)(text)
     error.number, error.code, error.op, error.site = number, code, op, where
-    # The recorder names the module in its text as "in <path>"; there is no other channel for it.
-    _, separator, tail = text.partition(" in module ")
-    error.module = tail.split()[0].rstrip(".,:;)") if separator and tail else ""
+    named = _NAMED.search(text)
+    if named:
+        error.op, error.module = named.group(1), named.group(2) or ""
     return error

@@ -9,7 +9,11 @@
 
 enum { TWIN_MAX = 8192 };
 
-struct twin { uint32_t number[TWIN_MAX]; uint64_t link[TWIN_MAX]; size_t first, last; };
+struct twin {
+    uint32_t number[TWIN_MAX];
+    uint64_t link[TWIN_MAX];
+    size_t first, last;
+};
 
 static struct letter letter_of(uint32_t number, uint64_t link)
 {
@@ -60,7 +64,7 @@ static void moving_a_link_takes_its_letters_and_keeps_the_order_of_both(void **s
         struct prng prng = case_prng(state, seed);
         struct mailbox box, other;
         mailbox_init(&box, 100);
-        mailbox_init(&other, 1);                            // a moved letter is never lost for want of room
+        mailbox_init(&other, 1);    // a moved letter is never lost for want of room
         uint32_t count = (uint32_t)prng_between(&prng, 0, 60), expected = 0;
         for (uint32_t i = 0; i < count; i++) {
             struct letter letter = letter_of(i, prng_between(&prng, 1, 2));

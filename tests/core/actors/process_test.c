@@ -13,7 +13,10 @@
 
 enum { LOG_MAX = 1 << 16 };
 
-struct probe { char name; int starts; };
+struct probe {
+    char name;
+    int starts;
+};
 
 // What the running test does on each letter; set before the first step.
 static enum dj_error (*script)(struct actor *self, struct probe *probe, struct letter *letter);
@@ -36,7 +39,7 @@ static void note(const char *format, ...)
 static enum dj_error probe_start(struct actor *self, void *state, const void *argument)
 {
     struct probe *probe = state;
-    assert_int_equal(probe->name, 0);           // zeroed, also on a restart
+    assert_int_equal(probe->name, 0);    // zeroed, also on a restart
     probe->name = *(const char *)argument;
     id_of[(unsigned char)probe->name] = actor_self(self);
     note("+%c", probe->name);
@@ -72,8 +75,13 @@ static enum actor_verdict probe_child_failed(struct actor *self, void *state, ac
 }
 
 static struct actor_class probe_class = {
-    .name = "probe", .state_bytes = sizeof(struct probe), .mailbox_capacity = 4,
-    .start = probe_start, .receive = probe_receive, .end = probe_end, .child_failed = probe_child_failed,
+    .name = "probe",
+    .state_bytes = sizeof(struct probe),
+    .mailbox_capacity = 4,
+    .start = probe_start,
+    .receive = probe_receive,
+    .end = probe_end,
+    .child_failed = probe_child_failed,
 };
 
 static struct process *process;
@@ -198,7 +206,7 @@ static void too_many_restarts_escalate_to_the_end_of_the_process(void **state)
         assert_int_equal(count_effects(IO_STOP), 0);
     }
     submit(1);
-    step(20);                           // 'b' is given up, and so is 'a', which as a root may be restarted twice itself
+    step(20);    // 'b' is given up, and so is 'a', which as a root may be restarted twice itself
     assert_non_null(strstr(trace, "a?DEVICE-c-b-w-a+a"));
     assert_int_equal(count_effects(IO_STOP), 0);
     probe_class.restarts_max = 0;
@@ -226,7 +234,7 @@ static void restarts_that_lie_far_apart_are_forgiven(void **state)
 static enum dj_error break_contract(struct actor *self, struct probe *probe, struct letter *letter)
 {
     if (probe->name == 'w' && letter->kind == LETTER_DOWN)
-        actor_stop(self, id_of['a']);   // not a descendant
+        actor_stop(self, id_of['a']);    // not a descendant
     return fail_b(self, probe, letter);
 }
 
@@ -244,14 +252,15 @@ static enum dj_error stop_self(struct actor *self, struct probe *probe, struct l
 {
     if (probe->name == 'b' && letter->kind == LETTER_USER) {
         actor_stop(self, actor_self(self));
-        note(".");                      // after the current letter, not now
+        note(".");    // after the current letter, not now
     }
     if (probe->name == 'w' && letter->kind == LETTER_DOWN) {
         assert_error(DJ_E_NOT_FOUND, actor_post(self, id_of['b'], 1, NULL, NULL));
         if (letter->error == DJ_OK)
             actor_watch(self, id_of['b']);
     }
-    return fail_b(self, probe, letter) == DJ_E_DEVICE ? DJ_OK : DJ_OK;
+    fail_b(self, probe, letter);
+    return DJ_OK;
 }
 
 static void an_actor_can_stop_itself_and_a_late_watcher_is_told_at_once(void **state)
@@ -285,7 +294,7 @@ static void a_root_that_cannot_start_ends_the_process(void **state)
     step(1);
     assert_int_equal(count_effects(IO_STOP), 1);
     assert_int_not_equal(effects.effect[0].stop.exit_code, 0);
-    assert_int_equal(ends, 0);          // `end` is not called for what did not start
+    assert_int_equal(ends, 0);    // `end` is not called for what did not start
 }
 
 static enum dj_error start_at_the_limit_of_depth(struct actor *self, struct probe *probe)
@@ -355,7 +364,7 @@ static void events_for_a_full_mailbox_wait_and_keep_their_order(void **state)
     seens = 0;
     step(1);
     for (uint32_t i = 0; i < 50; i++)
-        submit(i);                      // the mailbox holds 4
+        submit(i);    // the mailbox holds 4
     step(2);
     assert_int_equal(seens, 50);
     for (uint32_t i = 0; i < 50; i++)
@@ -388,8 +397,8 @@ static enum dj_error start_timers(struct actor *self, struct probe *probe)
     actor_timer(self, 2, 50);
     actor_timer(self, 3, 100);
     actor_timer(self, 4, 70);
-    actor_timer(self, 4, 0);            // cleared
-    actor_timer(self, 1, 120);          // moved
+    actor_timer(self, 4, 0);      // cleared
+    actor_timer(self, 1, 120);    // moved
     return DJ_OK;
 }
 
@@ -400,7 +409,7 @@ static enum dj_error note_timers(struct actor *self, struct probe *probe, struct
         return DJ_OK;
     note(" %u@%u", letter->number, (unsigned)actor_now_ns(self));
     if (letter->number == 3)
-        actor_timer(self, 1, 200);      // it has fired in the same step, but is set anew: its letter must not come
+        actor_timer(self, 1, 200);    // it has fired in the same step, but is set anew: its letter must not come
     return DJ_OK;
 }
 
@@ -480,7 +489,7 @@ static void random_timers_agree_with_a_plain_array(void **state)
             step(now_ns);
             uint64_t next_ns = UINT64_MAX;
             for (int k = 0; k < 8; k++) {
-                assert_true(twin_at[k] == 0 || twin_at[k] > now_ns);        // nothing that was due is left
+                assert_true(twin_at[k] == 0 || twin_at[k] > now_ns);    // nothing that was due is left
                 if (twin_at[k] != 0 && twin_at[k] < next_ns)
                     next_ns = twin_at[k];
             }
@@ -491,9 +500,10 @@ static void random_timers_agree_with_a_plain_array(void **state)
 }
 
 CASES(a_failed_actor_is_restarted_with_its_id_and_its_children_end_first, a_stopped_actor_stays_away_and_its_stale_id_is_noticed,
-      too_many_restarts_escalate_to_the_end_of_the_process, restarts_that_lie_far_apart_are_forgiven, an_actor_that_breaks_its_contract_ends,
-      an_actor_can_stop_itself_and_a_late_watcher_is_told_at_once, everything_ends_with_the_process,
-      a_root_that_cannot_start_ends_the_process, a_tree_has_a_greatest_depth, a_full_mailbox_refuses_and_the_sender_keeps_the_payload,
-      events_for_a_full_mailbox_wait_and_keep_their_order, a_process_takes_a_bounded_number_of_events_and_works_them_off_in_steps,
+      too_many_restarts_escalate_to_the_end_of_the_process, restarts_that_lie_far_apart_are_forgiven,
+      an_actor_that_breaks_its_contract_ends, an_actor_can_stop_itself_and_a_late_watcher_is_told_at_once,
+      everything_ends_with_the_process, a_root_that_cannot_start_ends_the_process, a_tree_has_a_greatest_depth,
+      a_full_mailbox_refuses_and_the_sender_keeps_the_payload, events_for_a_full_mailbox_wait_and_keep_their_order,
+      a_process_takes_a_bounded_number_of_events_and_works_them_off_in_steps,
       timers_come_once_in_order_and_the_deadline_tells_when, the_seventeenth_timer_of_an_actor_is_one_too_many,
       random_timers_agree_with_a_plain_array)

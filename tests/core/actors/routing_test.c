@@ -16,7 +16,7 @@ struct shared {
     actor_id b;
     uint64_t link, request, tickets[4];
     struct device_list list;
-    uint32_t a_events[16], b_events[16];        // by io_event_kind
+    uint32_t a_events[16], b_events[16];    // by io_event_kind
     uint16_t b_messages[16];
     uint32_t b_count;
 };
@@ -65,27 +65,18 @@ static enum dj_error a_start(struct actor *self, void *state, const void *argume
 static void obey(struct actor *self, uint32_t verb)
 {
     switch (verb) {
-    case VERB_OPEN:
-        shared.request = actor_link_open(self, "tcp://somewhere:1");
-        break;
+    case VERB_OPEN: shared.request = actor_link_open(self, "tcp://somewhere:1"); break;
     case VERB_TAKE:
-    case VERB_FAIL:
-        assert_ok(actor_post(self, shared.b, verb, NULL, NULL));
-        break;
-    case VERB_CLOSE:
-        actor_link_close(self, shared.link);
-        break;
+    case VERB_FAIL: assert_ok(actor_post(self, shared.b, verb, NULL, NULL)); break;
+    case VERB_CLOSE: actor_link_close(self, shared.link); break;
     case VERB_TICKETS:
         shared.tickets[0] = actor_store_commit(self, batch_make());
         shared.tickets[1] = actor_store_read(self, batch_make());
         shared.tickets[2] = actor_device_submit(self, 0, &shared.list);
         shared.tickets[3] = actor_compute(self, NULL, NULL);
         break;
-    case VERB_SEND_NOTHING:
-        actor_send(self, shared.link, WIRE_PING, NULL, NULL, 0, 0, 0);
-        break;
-    default:
-        break;
+    case VERB_SEND_NOTHING: actor_send(self, shared.link, WIRE_PING, NULL, NULL, 0, 0, 0); break;
+    default: break;
     }
 }
 
@@ -200,7 +191,7 @@ static void an_opened_links_events_come_to_who_opened_it(void **state)
     assert_int_equal(shared.a_events[IO_LINK_DOWN], 1);
     receive(5, WIRE_PING, NULL);
     step();
-    assert_int_equal(shared.a_events[IO_RECV], 1);          // it is gone
+    assert_int_equal(shared.a_events[IO_RECV], 1);    // it is gone
 }
 
 static void a_link_that_never_came_up_is_told_by_its_request(void **state)
@@ -211,7 +202,7 @@ static void a_link_that_never_came_up_is_told_by_its_request(void **state)
     link_down(0, shared.request);
     step();
     assert_int_equal(shared.a_events[IO_LINK_DOWN], 1);
-    link_up(6, shared.request, 0);                          // the request is answered: this link is nobody's
+    link_up(6, shared.request, 0);    // the request is answered: this link is nobody's
     step();
     assert_int_equal(shared.a_events[IO_LINK_UP], 0);
     assert_true(has_closed(6));
@@ -223,7 +214,7 @@ static void what_waits_for_the_former_owner_comes_along_with_the_link(void **sta
     link_up(9, 0, 0);
     step();
     submit(VERB_TAKE);
-    receive(9, WIRE_HELLO, NULL);                           // still the acceptor's when they are routed
+    receive(9, WIRE_HELLO, NULL);    // still the acceptor's when they are routed
     receive(9, WIRE_ATTACH, NULL);
     step();
     receive(9, WIRE_PLAN, NULL);
@@ -280,7 +271,7 @@ static void answers_come_to_who_holds_the_ticket_and_once(void **state)
         done.store_done.ticket = shared.tickets[0];
         post(done);
         done.store_done.ticket = shared.tickets[1];
-        done.store_done.result = result_make();             // freed by whoever gets it, or by the process
+        done.store_done.result = result_make();    // freed by whoever gets it, or by the process
         post(done);
         struct io_event device = {.kind = IO_DEVICE_DONE};
         device.device_done.list = &shared.list;
@@ -327,7 +318,10 @@ static enum dj_error listener_receive(struct actor *self, void *state, struct le
 }
 
 static const struct actor_class listener_class = {
-    .name = "listener", .state_bytes = sizeof(uint32_t), .start = listener_start, .receive = listener_receive,
+    .name = "listener",
+    .state_bytes = sizeof(uint32_t),
+    .start = listener_start,
+    .receive = listener_receive,
 };
 
 static void each_listeners_links_go_to_its_own_acceptor_and_submits_to_all(void **state)
@@ -343,7 +337,7 @@ static void each_listeners_links_go_to_its_own_acceptor_and_submits_to_all(void 
     link_up(1, 0, 1);
     link_up(2, 0, 0);
     link_up(3, 0, 1);
-    link_up(4, 0, 7);                                       // a listener that nobody registered for
+    link_up(4, 0, 7);    // a listener that nobody registered for
     submit(1);
     step();
     assert_int_equal(accepted[0], 1);

@@ -63,7 +63,7 @@ static void free_all(void *unused)
 
 static void begin(void **state, void (*start)(struct actor *), enum dj_error (*letter)(struct actor *, struct letter *))
 {
-    free_all(NULL);                     // of an earlier round
+    free_all(NULL);    // of an earlier round
     on_start = start;
     on_letter = letter;
     assert_ok(process_make(&process));
@@ -106,7 +106,7 @@ static void a_link_to_nobody_goes_down_with_its_request(void **state)
     int fd;
     char bound[IO_ADDRESS_MAX];
     assert_ok(link_listen("tcp://127.0.0.1:0", &fd, bound, &fault));
-    close(fd);                                              // now nobody listens there
+    close(fd);    // now nobody listens there
     strcpy(dead_address[0], bound);
     snprintf(dead_address[1], IO_ADDRESS_MAX, "head://%.100s", bound + 6);
     strcpy(dead_address[2], "unix:///tmp/djinn-nobody");
@@ -225,7 +225,7 @@ static enum dj_error count_flood(struct actor *self, struct letter *letter)
         assert_ok(arena_make(4096, 0, &arena));
         assert_ok(wire_leaf_data_decode(letter->event.recv.body->data, letter->event.recv.body->bytes, arena, &leaf));
         arena_free(arena);
-        assert_int_equal(leaf.offset, received);           // none lost, none out of order
+        assert_int_equal(leaf.offset, received);    // none lost, none out of order
         received++;
         flood_bytes += letter->event.recv.bulk == NULL ? 0 : letter->event.recv.bulk->bytes;
         if (received == FLOOD_MESSAGES)
@@ -252,7 +252,7 @@ static void *run_flood(void *argument)
     }
     while (link_wants_write(link) && poll(&ready, 1, 5000) > 0 && link_flush(link, 0) == DJ_OK)
         ;
-    poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 5000);      // until the other side ends
+    poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 5000);    // until the other side ends
     link_free(link);
     blob_drop(bulk);
     return NULL;
@@ -300,11 +300,12 @@ static enum dj_error send_too_much(struct actor *self, struct letter *letter)
         struct blob *bulk = blob_make(10 << 20);
         memset(bulk->data, 1, bulk->bytes);
         for (values_sent = 0; values_sent < 10; values_sent++)
-            actor_send(self, letter->event.link_up.link, WIRE_VALUE, wire_value_encode(&(struct wire_value){0}), blob_hold(bulk), 0, 0, 0);
+            actor_send(self, letter->event.link_up.link, WIRE_VALUE, wire_value_encode(&(struct wire_value){0}), blob_hold(bulk),
+                       0, 0, 0);
         blob_drop(bulk);
         actor_timer(self, 1, actor_now_ns(self) + 20000000);
     }
-    if (letter->kind == LETTER_TIMER)           // only now does the peer begin to read
+    if (letter->kind == LETTER_TIMER)    // only now does the peer begin to read
         assert_int_equal(pthread_create(&reading, NULL, read_everything, NULL), 0);
     if (is_event(letter, IO_WRITABLE)) {
         writables++;

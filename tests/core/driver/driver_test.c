@@ -20,7 +20,7 @@ enum { VERB_STOP = 7 };
 struct ping_plan {
     char address[IO_ADDRESS_MAX];
     uint32_t rounds;
-    uint32_t value_bytes;               // of a bulk sent along; 0: none
+    uint32_t value_bytes;    // of a bulk sent along; 0: none
     struct outcome *outcome;
 };
 
@@ -31,7 +31,12 @@ struct outcome {
     enum dj_error error;
 };
 
-struct client { struct ping_plan plan; uint64_t link; uint64_t started_ns; uint32_t sent; };
+struct client {
+    struct ping_plan plan;
+    uint64_t link;
+    uint64_t started_ns;
+    uint32_t sent;
+};
 
 static void send_ping(struct actor *self, struct client *client)
 {
@@ -76,7 +81,10 @@ static enum dj_error client_receive(struct actor *self, void *state, struct lett
 }
 
 static const struct actor_class client_class = {
-    .name = "client", .state_bytes = sizeof(struct client), .start = client_start, .receive = client_receive,
+    .name = "client",
+    .state_bytes = sizeof(struct client),
+    .start = client_start,
+    .receive = client_receive,
 };
 
 static enum dj_error server_start(struct actor *self, void *state, const void *argument)
@@ -104,7 +112,10 @@ static enum dj_error server_receive(struct actor *self, void *state, struct lett
 
 static const struct actor_class server_class = {.name = "server", .start = server_start, .receive = server_receive};
 
-struct runner { struct driver *driver; int exit_code; };
+struct runner {
+    struct driver *driver;
+    int exit_code;
+};
 
 static void *run_driver(void *argument)
 {
@@ -113,7 +124,10 @@ static void *run_driver(void *argument)
     return NULL;
 }
 
-struct node { struct process *process; struct driver *driver; };
+struct node {
+    struct process *process;
+    struct driver *driver;
+};
 
 static void node_free(void *object)
 {
@@ -146,7 +160,7 @@ static void talk(void **state, const char *address, uint32_t rounds, struct outc
     assert_int_equal(pthread_create(&thread, NULL, run_driver, &runner), 0);
     assert_int_equal(driver_run(client->driver), 3);
     pthread_join(thread, NULL);
-    assert_int_equal(runner.exit_code, 5);      // its last message left although it stopped at once
+    assert_int_equal(runner.exit_code, 5);    // its last message left although it stopped at once
     assert_int_equal(outcome->pongs, rounds);
     print_message("%s: %u round trips, %.1f us each\n", plan.address, rounds, (double)outcome->round_trip_ns / 1000);
 }
@@ -165,7 +179,7 @@ static void two_drivers_talk_over_a_unix_socket_and_know_that_it_is_local(void *
     snprintf(address, sizeof address, "unix:///tmp/djinn-driver-test-%d", (int)getpid());
     talk(state, address, 2000, &outcome);
     assert_true(outcome.is_local);
-    assert_int_not_equal(access(address + 7, F_OK), 0);         // the listener took its file away
+    assert_int_not_equal(access(address + 7, F_OK), 0);    // the listener took its file away
 }
 
 static void two_drivers_talk_over_the_heads_byte_streams(void **state)
@@ -174,4 +188,5 @@ static void two_drivers_talk_over_the_heads_byte_streams(void **state)
     talk(state, "head://127.0.0.1:0", 300, &outcome);
 }
 
-CASES(two_drivers_talk_over_tcp, two_drivers_talk_over_a_unix_socket_and_know_that_it_is_local, two_drivers_talk_over_the_heads_byte_streams)
+CASES(two_drivers_talk_over_tcp, two_drivers_talk_over_a_unix_socket_and_know_that_it_is_local,
+      two_drivers_talk_over_the_heads_byte_streams)

@@ -112,7 +112,7 @@ static void batches_and_results_grow_and_drop_their_values(void **state)
     struct io_event event = {.kind = IO_STORE_DONE, .store_done.result = result};
     event_drop(&event);
     assert_int_equal(released, 200);
-    event_drop(&event);                 // nothing is left in it
+    event_drop(&event);    // nothing is left in it
     result_free(NULL);
     batch_free(NULL);
 }
@@ -131,6 +131,6 @@ static void a_result_out_of_memory_still_takes_the_hold(void **state)
     result_free(result);
 }
 
-CASES(bytes_are_aligned_and_survive_until_the_last_holder_drops, a_blob_that_cannot_be_had_is_null, holders_on_two_threads_are_counted_right,
-      effects_that_nobody_carries_out_give_back_what_they_hold, batches_and_results_grow_and_drop_their_values,
-      a_result_out_of_memory_still_takes_the_hold)
+CASES(bytes_are_aligned_and_survive_until_the_last_holder_drops, a_blob_that_cannot_be_had_is_null,
+      holders_on_two_threads_are_counted_right, effects_that_nobody_carries_out_give_back_what_they_hold,
+      batches_and_results_grow_and_drop_their_values, a_result_out_of_memory_still_takes_the_hold)

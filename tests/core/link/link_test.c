@@ -222,7 +222,7 @@ static enum dj_error receive_changed(void **state, size_t at, uint8_t mask)
     enum dj_error error = link_receive(link, &message);
     assert_int_equal(message.message, 0);
     if (error != DJ_OK)
-        assert_error(error, link_receive(link, &message));      // it stays
+        assert_error(error, link_receive(link, &message));    // it stays
     return error;
 }
 
@@ -284,9 +284,9 @@ static void a_message_that_no_receiver_would_take_is_refused_and_its_holds_are_d
     struct link *link = link_and_end(state, &end);
     struct blob *blob = blob_copy("some bytes that are too many", 28);
     assert_error(DJ_E_INVALID, link_send(link, 9999, blob_hold(blob), NULL, 0, 0, 0));
-    assert_error(DJ_E_INVALID, link_send(link, WIRE_PING, blob_hold(blob), NULL, 0, 0, 0));                 // longer than a PING can be
-    assert_error(DJ_E_INVALID, link_send(link, WIRE_HELLO, blob_hold(blob), blob_hold(blob), 0, 0, 0));    // carries no bulk
-    assert_error(DJ_E_INVALID, link_send(link, WIRE_VALUE, blob_hold(blob), blob_hold(blob), 20, 9, 0));   // outside the blob
+    assert_error(DJ_E_INVALID, link_send(link, WIRE_PING, blob_hold(blob), NULL, 0, 0, 0));    // longer than a PING can be
+    assert_error(DJ_E_INVALID, link_send(link, WIRE_HELLO, blob_hold(blob), blob_hold(blob), 0, 0, 0));     // carries no bulk
+    assert_error(DJ_E_INVALID, link_send(link, WIRE_VALUE, blob_hold(blob), blob_hold(blob), 20, 9, 0));    // outside the blob
     assert_int_equal(blob->holders, 1);
     assert_int_equal(link_queued_bytes(link), 0);
     blob_drop(blob);
@@ -342,7 +342,7 @@ static void a_peer_that_is_gone_does_not_kill_us_and_its_last_words_are_read(voi
     enum dj_error error = DJ_OK;
     for (int i = 0; i < 3 && error == DJ_OK; i++)
         error = link_send(link, WIRE_PING, wire_ping_encode(&(struct wire_ping){0}), NULL, 0, 0, 0);
-    assert_error(DJ_E_CLOSED, error);           // and no SIGPIPE
+    assert_error(DJ_E_CLOSED, error);    // and no SIGPIPE
     struct link_message message;
     assert_ok(link_receive(link, &message));
     assert_int_equal(message.message, WIRE_LEAF_DATA);
@@ -409,7 +409,7 @@ static void addresses_of_both_kinds_can_be_listened_on_and_dialled(void **state)
     unlink(address + 7);
     int stale = socket(AF_UNIX, SOCK_STREAM, 0);
     assert_ok(link_listen(address, &listener, bound, &fault));
-    close(listener);                            // leaves the file
+    close(listener);    // leaves the file
     close(stale);
     assert_ok(link_listen(address, &listener, bound, &fault));
     close(listener);
@@ -419,8 +419,9 @@ static void addresses_of_both_kinds_can_be_listened_on_and_dialled(void **state)
 static void a_wrong_address_says_what_is_wrong(void **state)
 {
     (void)state;
-    static const char *const wrong[] = {"", "tcp://", "tcp://host", "tcp://host:", "tcp://host:99999", "tcp://host:12x", "tcp://:1",
-                                        "unix://relative", "udp://host:1", "host:1"};
+    static const char *const wrong[] = {
+        "",         "tcp://",          "tcp://host",   "tcp://host:", "tcp://host:99999", "tcp://host:12x",
+        "tcp://:1", "unix://relative", "udp://host:1", "host:1"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         struct fault fault = {0};
         int fd = -1;
@@ -442,5 +443,6 @@ CASES(a_frame_arrives_whole_however_it_is_cut, a_large_bulk_passes_through_a_sma
       a_stream_that_ends_anywhere_is_closed_and_what_was_whole_arrived, every_changed_byte_is_noticed_or_waits_for_more,
       random_bytes_are_an_error_and_never_a_message, a_peer_may_not_make_us_allocate_more_than_its_budget,
       a_message_that_no_receiver_would_take_is_refused_and_its_holds_are_dropped,
-      what_is_too_late_is_not_sent_and_what_is_begun_is_finished, a_peer_that_is_gone_does_not_kill_us_and_its_last_words_are_read,
-      a_queue_over_its_mark_says_so, addresses_of_both_kinds_can_be_listened_on_and_dialled, a_wrong_address_says_what_is_wrong)
+      what_is_too_late_is_not_sent_and_what_is_begun_is_finished,
+      a_peer_that_is_gone_does_not_kill_us_and_its_last_words_are_read, a_queue_over_its_mark_says_so,
+      addresses_of_both_kinds_can_be_listened_on_and_dialled, a_wrong_address_says_what_is_wrong)

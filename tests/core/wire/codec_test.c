@@ -12,7 +12,7 @@ enum { ROUNDS = 40, LIST_FILL_MAX = 3, BYTES_FILL_MAX = 64 };
 
 static uint64_t any_u64(struct prng *prng)
 {
-    return prng_next(prng) >> prng_between(prng, 0, 63);        // all lengths of varint
+    return prng_next(prng) >> prng_between(prng, 0, 63);    // all lengths of varint
 }
 
 static void fill_text(struct prng *prng, char *text, size_t max)
@@ -81,7 +81,9 @@ static const uint8_t *fill_bytes(struct prng *prng, struct arena *arena, size_t 
     static __attribute__((unused)) bool equal_##name(const struct wire_##name *a, const struct wire_##name *b) \
     { \
         bool same = true;
-#define END_EQUAL return same; }
+#define END_EQUAL \
+    return same; \
+    }
 #define MESSAGE(number, NAME, name) BEGIN_EQUAL(name)
 #define END(NAME, name) END_EQUAL
 #define RECORD(name) BEGIN_EQUAL(name)
@@ -165,8 +167,8 @@ static void every_message_survives_the_wire_and_every_cut_is_noticed(void **stat
         struct arena *arena = NULL;
         assert_ok(arena_make(64 * 1024, 0, &arena));
 #define MESSAGE(number, NAME, name) \
-        try_##name(&prng, arena); \
-        arena_reset(arena);
+    try_##name(&prng, arena); \
+    arena_reset(arena);
 #include "core/wire/messages.def"
 #undef MESSAGE
         arena_free(arena);
@@ -194,12 +196,12 @@ static void a_text_without_its_end_or_a_list_over_its_bound_is_not_encoded(void 
 static void a_short_body_cannot_ask_for_a_long_list(void **state)
 {
     struct arena *arena = case_arena(state);
-    const uint8_t body[] = {0x80, 0x20};                    // 4096 leaves, and then nothing
+    const uint8_t body[] = {0x80, 0x20};    // 4096 leaves, and then nothing
     struct wire_leaf_offer offer;
     assert_error(DJ_E_FRAME_TRUNCATED, wire_leaf_offer_decode(body, sizeof body, arena, &offer));
     assert_true(arena_used_bytes(arena) < 4096);
 
-    const uint8_t over[] = {0x81, 0x20, 0};                 // 4097
+    const uint8_t over[] = {0x81, 0x20, 0};    // 4097
     assert_error(DJ_E_MALFORMED, wire_leaf_offer_decode(over, sizeof over, arena, &offer));
 }
 
@@ -234,7 +236,7 @@ static void every_message_has_a_name_and_a_bound(void **state)
     assert_int_equal(wire_body_max(9999), 0);
     assert_int_equal(wire_body_max(WIRE_PING), 10);
     assert_int_equal(wire_body_max(WIRE_EXECUTE), WIRE_BODY_MAX);
-    assert_true(wire_body_max(WIRE_HELLO) < 512);           // before anybody is known, little can be asked for
+    assert_true(wire_body_max(WIRE_HELLO) < 512);    // before anybody is known, little can be asked for
 #define MESSAGE(number, NAME, name) \
     assert_string_equal(wire_name(number), #NAME); \
     assert_true(wire_body_max(number) > 0);

@@ -1,5 +1,4 @@
-// What the recorder promises: views and in-place writes mean what PyTorch means by them (against a brute-force twin of storages, over
-// random programs), dead work is dropped, the same step is the same plan, and memory that nobody sees any more is donated.
+// What the recorder promises, one behaviour at a time: views and in-place writes mean what PyTorch means by them, dead work is dropped, the same step is the same plan, and memory that nobody sees any more is donated.
 
 #include "frontend/client/recorder/recorder.h"
 
@@ -100,6 +99,58 @@ static void a_fresh_storage_reads_as_zeros_and_keeps_what_is_written_to_a_part(v
     expect(bench, &x, (float[]){0, 0, 0, 0, 1, 0}, 6);
     bench_drop(bench, &x);
     bench_drop(bench, &two);
+}
+
+static void a_storage_assigned_from_a_part_can_be_written_in_part(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 2, (int64_t[]){4, 4}), nine = bench_upload(bench, (float[]){9}, 1, (int64_t[]){1});
+    struct dj_attr row[2] = {BENCH_INT(0), BENCH_INT(2)};
+    struct dj_tensor y = bench_op(bench, OP_SELECT, &x, NULL, row, 2);
+    y.cell = recorder_cell(bench->recorder, 0);
+    struct dj_tensor from = y;
+    from.cell = x.cell;
+    assert_ok(recorder_assign(bench->recorder, y.cell, &from, nowhere, NULL));
+    struct dj_tensor strided = {.cell = y.cell, .dtype = DTYPE_F32, .rank = 1, .offset = y.offset + 1, .size = {2}, .stride = {2}};
+    write_to(bench, &strided, &nine);           // a window that no op made
+    expect(bench, &y, (float[]){8, 9, 10, 9}, 4);
+    strided.offset = 0;                         // outside what was assigned: zeros, and then what is written there
+    write_to(bench, &strided, &nine);
+    expect(bench, &y, (float[]){8, 9, 10, 9}, 4);
+    expect(bench, &strided, (float[]){9, 9}, 2);
+    bench_drop(bench, &x);
+    bench_drop(bench, &y);
+    bench_drop(bench, &nine);
+}
+
+static void a_storage_assigned_from_columns_is_zero_between_them(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 2, (int64_t[]){2, 4}), y = slice(bench, &x, 1, 1, 3, 1), from = y;
+    y.cell = recorder_cell(bench->recorder, 0);
+    assert_ok(recorder_assign(bench->recorder, y.cell, &from, nowhere, NULL));
+    struct dj_tensor flat = {.cell = y.cell, .dtype = DTYPE_F32, .rank = 1, .size = {6}, .stride = {1}, .offset = 1};
+    expect(bench, &flat, (float[]){1, 2, 0, 0, 5, 6}, 6);
+    bench_drop(bench, &x);
+    bench_drop(bench, &y);
+}
+
+static void a_write_keeps_the_order_of_dimensions_of_its_storage(void **state)
+{
+    struct bench *bench = bench_make(state);
+    float data[24];
+    for (int i = 0; i < 24; i++)
+        data[i] = (float)i;
+    struct dj_tensor shape = {.dtype = DTYPE_F32, .rank = 3, .size = {2, 3, 4}, .stride = {1, 8, 2}}, x;
+    assert_ok(recorder_upload(bench->recorder, 0, data, &shape, nowhere, &x, NULL));
+    struct dj_tensor y = bench_upload(bench, data, 3, (int64_t[]){2, 3, 4});
+    write_to(bench, &x, &y);
+    expect(bench, &x, data, 24);
+    assert_int_equal(recorder_stats(bench->recorder).views_restrided, 0);
+    struct dj_tensor flat = {.cell = x.cell, .dtype = DTYPE_F32, .rank = 1, .size = {3}, .stride = {1}};
+    expect(bench, &flat, (float[]){0, 12, 1}, 3);       // neighbours in memory: dimension 0 first, then 2
+    bench_drop(bench, &x);
+    bench_drop(bench, &y);
 }
 
 static void a_write_converts_the_dtype_and_broadcasts(void **state)
@@ -328,227 +379,11 @@ static void empty_tensors_need_no_leaf(void **state)
     bench_drop(bench, &y);
 }
 
-// Random programs against a twin of storages ----------------------------------------------------------------------------------
-
-enum { TWIN_TENSORS = 16, TWIN_STORAGES = 64, TWIN_ELEMENTS = 64, TWIN_STEPS = 80 };
-
-struct storage { struct dj_cell *cell; double element[TWIN_ELEMENTS]; };
-
-struct twin {
-    struct bench *bench;
-    struct dj_tensor tensor[TWIN_TENSORS];      // each with a hold on its cell
-    uint32_t tensors;
-    struct storage storage[TWIN_STORAGES];
-};
-
-static struct storage *storage_of(struct twin *twin, const struct dj_cell *cell)
-{
-    for (int i = 0; i < TWIN_STORAGES; i++)
-        if (twin->storage[i].cell == cell)
-            return &twin->storage[i];
-    return NULL;
-}
-
-static int64_t count_of(const struct dj_tensor *t)
-{
-    int64_t count = 1;
-    for (uint32_t d = 0; d < t->rank; d++)
-        count *= t->size[d];
-    return count;
-}
-
-// The n-th element in row-major order.
-static double *element(struct twin *twin, const struct dj_tensor *t, int64_t n)
-{
-    int64_t at = t->offset;
-    for (uint32_t d = t->rank; d-- > 0;) {
-        at += n % t->size[d] * t->stride[d];
-        n /= t->size[d];
-    }
-    assert_true(at >= 0 && at < TWIN_ELEMENTS);
-    return &storage_of(twin, t->cell)->element[at];
-}
-
-static void twin_keep(struct twin *twin, struct dj_tensor t, bool is_new)
-{
-    if (!is_new)
-        recorder_cell_hold(t.cell);
-    else if (storage_of(twin, t.cell) == NULL) {
-        struct storage *storage = storage_of(twin, NULL);
-        assert_non_null(storage);
-        *storage = (struct storage){.cell = t.cell};
-    }
-    twin->tensor[twin->tensors++] = t;
-}
-
-static void twin_drop(struct twin *twin, uint32_t i)
-{
-    struct dj_cell *cell = twin->tensor[i].cell;
-    twin->tensor[i] = twin->tensor[--twin->tensors];
-    bool is_last = true;
-    for (uint32_t k = 0; k < twin->tensors; k++)
-        is_last = is_last && twin->tensor[k].cell != cell;
-    if (is_last)
-        storage_of(twin, cell)->cell = NULL;
-    recorder_cell_drop(twin->bench->recorder, cell);
-}
-
-static bool same_size(const struct dj_tensor *a, const struct dj_tensor *b)
-{
-    return a->rank == b->rank && memcmp(a->size, b->size, a->rank * sizeof a->size[0]) == 0;
-}
-
-static void step_upload(struct twin *twin, struct prng *prng)
-{
-    float data[TWIN_ELEMENTS];
-    int64_t size[2] = {(int64_t)prng_between(prng, 1, 4), (int64_t)prng_between(prng, 1, 4)};
-    for (int i = 0; i < TWIN_ELEMENTS; i++)
-        data[i] = (float)prng_between(prng, 0, 9);
-    uint32_t rank = (uint32_t)prng_between(prng, 1, 2);
-    struct dj_tensor t = bench_upload(twin->bench, data, rank, size);
-    twin_keep(twin, t, true);
-    for (int64_t n = 0; n < count_of(&t); n++)
-        *element(twin, &t, n) = (double)data[n];
-}
-
-static void step_empty(struct twin *twin, struct prng *prng)
-{
-    int64_t rows = (int64_t)prng_between(prng, 1, 4), columns = (int64_t)prng_between(prng, 1, 4);
-    struct dj_tensor t = {.cell = recorder_cell(twin->bench->recorder, 0), .dtype = DTYPE_F32, .rank = 2, .size = {rows, columns}, .stride = {columns, 1}};
-    twin_keep(twin, t, true);
-}
-
-static void step_view(struct twin *twin, struct prng *prng, const struct dj_tensor *t)
-{
-    int64_t dim = t->rank == 0 ? 0 : (int64_t)prng_between(prng, 0, t->rank - 1), size[DJ_MAX_RANK];
-    struct dj_attr attr[4];
-    uint32_t op, attrs;
-    switch (prng_between(prng, 0, 5)) {
-    case 0: {
-        if (t->rank == 0)
-            return;
-        int64_t start = (int64_t)prng_between(prng, 0, (uint64_t)t->size[dim] - 1);
-        op = OP_SLICE, attrs = 4;
-        attr[0] = BENCH_INT(dim), attr[1] = BENCH_INT(start), attr[2] = BENCH_INT((int64_t)prng_between(prng, (uint64_t)start + 1, (uint64_t)t->size[dim]));
-        attr[3] = BENCH_INT((int64_t)prng_between(prng, 1, 2));
-        break;
-    }
-    case 1:
-        if (t->rank == 0)
-            return;
-        op = OP_SELECT, attrs = 2;
-        attr[0] = BENCH_INT(dim), attr[1] = BENCH_INT((int64_t)prng_between(prng, 0, (uint64_t)t->size[dim] - 1));
-        break;
-    case 2:
-        if (t->rank < 2)
-            return;
-        op = OP_TRANSPOSE, attrs = 2;
-        attr[0] = BENCH_INT(0), attr[1] = BENCH_INT(t->rank - 1);
-        break;
-    case 3:
-        if (t->rank > 3)
-            return;
-        op = OP_UNSQUEEZE, attrs = 1;
-        attr[0] = BENCH_INT(dim);
-        break;
-    case 4: {
-        if (t->rank == 0)
-            return;
-        // What PyTorch allows anywhere: two dimensions that lie behind each other become one.
-        bool is_contiguous = true;
-        for (uint32_t d = 0; d + 1 < t->rank; d++)
-            is_contiguous = is_contiguous && (t->size[d] == 1 || t->stride[d] == t->stride[d + 1] * t->size[d + 1]);
-        if (!is_contiguous)
-            return;
-        op = OP_VIEW_SIZES, attrs = 1;
-        size[0] = count_of(t);
-        attr[0] = BENCH_INTS(size, 1);
-        break;
-    }
-    default: {
-        // A window that no op made: every second element of what the tensor spans.
-        struct dj_tensor strided = {.cell = t->cell, .dtype = t->dtype, .rank = 1, .offset = t->offset, .stride = {2}};
-        int64_t last = 0;
-        for (uint32_t d = 0; d < t->rank; d++)
-            last += (t->size[d] - 1) * t->stride[d];
-        strided.size[0] = last / 2 + 1;
-        twin_keep(twin, strided, false);
-        return;
-    }
-    }
-    twin_keep(twin, bench_op(twin->bench, op, t, NULL, attr, attrs), false);
-}
-
-static void step_compute(struct twin *twin, const struct dj_tensor *a, const struct dj_tensor *b)
-{
-    if (!same_size(a, b))
-        return;
-    struct dj_tensor sum = add(twin->bench, a, b);
-    twin_keep(twin, sum, true);
-    for (int64_t n = 0; n < count_of(&sum); n++)
-        *element(twin, &sum, n) = *element(twin, a, n) + *element(twin, b, n);
-}
-
-static void step_write(struct twin *twin, const struct dj_tensor *to, const struct dj_tensor *from)
-{
-    if (!same_size(to, from) && count_of(from) != 1)
-        return;
-    if (from->rank > to->rank)
-        return;
-    double copy[TWIN_ELEMENTS];
-    int64_t count = count_of(to), given = count_of(from);
-    for (int64_t n = 0; n < count; n++)
-        copy[n] = *element(twin, from, given == 1 ? 0 : n);
-    write_to(twin->bench, to, from);
-    for (int64_t n = 0; n < count; n++)
-        *element(twin, to, n) = copy[n];
-}
-
-static void step_read(struct twin *twin, const struct dj_tensor *t)
-{
-    float data[TWIN_ELEMENTS];
-    bench_read(twin->bench, t, data);
-    for (int64_t n = 0; n < count_of(t); n++)
-        if ((double)data[n] != *element(twin, t, n))
-            fail_msg("element %ld reads %g, not %g", (long)n, (double)data[n], *element(twin, t, n));
-}
-
-static void a_random_program_means_what_storages_mean(void **state)
-{
-    struct twin *twin = calloc(1, sizeof *twin);
-    for (uint64_t seed = 1; seed <= 400; seed++) {
-        struct prng prng = case_prng(state, seed);
-        *twin = (struct twin){.bench = bench_make(state)};
-        for (int step = 0; step < TWIN_STEPS; step++) {
-            if (twin->tensors == TWIN_TENSORS)
-                twin_drop(twin, (uint32_t)prng_between(&prng, 0, twin->tensors - 1));
-            if (twin->tensors == 0)
-                step_upload(twin, &prng);
-            struct dj_tensor a = twin->tensor[prng_between(&prng, 0, twin->tensors - 1)], b = twin->tensor[prng_between(&prng, 0, twin->tensors - 1)];
-            switch (prng_between(&prng, 0, 11)) {
-            case 0: step_upload(twin, &prng); break;
-            case 1: step_empty(twin, &prng); break;
-            case 2: case 3: case 4: step_view(twin, &prng, &a); break;
-            case 5: case 6: step_compute(twin, &a, &b); break;
-            case 7: case 8: case 9: step_write(twin, &a, &b); break;
-            case 10: prng_chance(&prng, 1, 3) ? bench_flush(twin->bench) : twin_drop(twin, 0); break;
-            default: step_read(twin, &a); break;
-            }
-        }
-        while (twin->tensors > 0) {
-            step_read(twin, &twin->tensor[0]);
-            twin_drop(twin, 0);
-        }
-        recorder_flush_releases(twin->bench->recorder);
-        assert_int_equal(twin->bench->eval[0].handles, 0);
-    }
-    free(twin);
-}
-
 CASES(a_sum_is_read_back, a_write_through_a_slice_is_seen_by_the_whole, a_view_made_before_a_write_sees_it_through_the_same_ops,
-      a_fresh_storage_reads_as_zeros_and_keeps_what_is_written_to_a_part, a_write_converts_the_dtype_and_broadcasts,
+      a_fresh_storage_reads_as_zeros_and_keeps_what_is_written_to_a_part, a_storage_assigned_from_a_part_can_be_written_in_part,
+      a_storage_assigned_from_columns_is_zero_between_them, a_write_keeps_the_order_of_dimensions_of_its_storage, a_write_converts_the_dtype_and_broadcasts,
       reading_bits_as_another_dtype_is_refused_by_name, dead_work_is_not_submitted, a_long_chain_of_dead_ops_does_not_overflow_the_stack,
       every_step_of_a_loop_is_the_same_plan_and_a_few_bytes, what_nobody_else_sees_is_donated_and_what_a_cell_sees_is_not,
       what_was_read_after_a_plan_is_answered_with_it_the_next_time, a_value_used_on_another_device_is_imported_once,
       a_failed_execution_is_told_to_everything_that_needs_it, a_lost_place_loses_its_handles_but_not_the_leaves,
-      after_close_every_tensor_says_why, empty_tensors_need_no_leaf, a_random_program_means_what_storages_mean)
+      after_close_every_tensor_says_why, empty_tensors_need_no_leaf)

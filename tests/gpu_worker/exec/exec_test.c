@@ -490,8 +490,49 @@ static void a_leaf_in_pieces_is_there_when_the_last_is_written_and_a_wrong_hash_
     bed_end();
 }
 
+// y = -x, z = y + y.t(): y dies at the sum, but its memory cannot become z's, since every element is read again in another place.
+static void a_dying_input_that_is_read_through_two_views_is_not_overwritten(void **state)
+{
+    bed_make(state, 4, CAPACITY);
+    bed.counter = 1;
+    struct tensor_meta square = {.dtype = DTYPE_F32, .rank = 2, .size = {3, 3}, .stride = {3, 1}};
+    struct handle handle = {.execution = id_of(1)};
+    remember(handle, import_value(handle, &square));
+    drain();
+    struct plan_builder *builder;
+    struct srg_plan *plan;
+    struct fault fault;
+    uint32_t x, y, t, z;
+    uint8_t dtype[OP_OUTPUTS_MAX] = {DTYPE_F32};
+    struct srg_input input = {.is_contiguous = true, .dtype = DTYPE_F32, .rank = 2, .device = 255};
+    assert_ok(plan_builder_make(&builder));
+    assert_ok(plan_add_input(builder, &input, &x));
+    struct srg_ref ref[2] = {{.kind = REF_INPUT, .index = x}};
+    assert_ok(plan_add_node(builder, op_info(OP_NEG), ref, 1, NULL, dtype, 0, 255, &y));
+    ref[0] = (struct srg_ref){.kind = REF_NODE, .index = y};
+    assert_ok(plan_add_node(builder, op_info(OP_T), ref, 1, NULL, dtype, 0, 255, &t));
+    ref[1] = (struct srg_ref){.kind = REF_NODE, .index = t};
+    struct attr alpha = {.kind = ATTR_INT, .i = 1};
+    assert_ok(plan_add_node(builder, op_info(OP_ADD), ref, 2, &alpha, dtype, 0, 255, &z));
+    assert_ok(plan_finish(builder, &plan, &fault));
+    plan_builder_free(builder);
+    assert_ok(exec_plan_put(bed.exec, plan));
+    bed.counter++;
+    int64_t *word = arena_zero(bed.arena, plan->words * sizeof *word);
+    binding_set_meta(plan, word, 0, &square);
+    binding_set_handle(plan, word, 0, 1, 0);
+    binding_set_node(plan, word, z, &alpha, NULL);
+    struct wishes wishes = {.donated = {1}, .answer = {z}, .answers = 1};
+    assert_ok(execute(plan, word, &bed.value[0].tensor, &handle, &wishes));
+    drain();
+    assert_int_equal(exec_stats(bed.exec).in_place, 1);     // x's memory became y's
+    plan_drop(plan);
+    bed_end();
+}
+
 CASES(random_plans_with_random_keeping_donating_and_releasing_equal_the_twin,
       grown_values_with_branches_and_retained_ancestors_equal_the_twin,
       a_cache_that_grows_by_one_row_copies_seldom_and_a_branch_from_it_copies_once,
       what_builds_on_a_failed_execution_fails_with_its_error, without_memory_nothing_changes_and_the_error_says_sizes,
+      a_dying_input_that_is_read_through_two_views_is_not_overwritten,
       a_leaf_in_pieces_is_there_when_the_last_is_written_and_a_wrong_hash_drops_it)

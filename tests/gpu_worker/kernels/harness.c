@@ -13,9 +13,15 @@
 enum { TENSORS_MAX = 64, TEAMS_MAX = 16 };
 
 // data, dtype, rank, is_scalar, constant_key, sizes, strides
-struct flat_tensor { int64_t data, dtype, rank, is_scalar, constant_key, size[DJ_RANK_MAX], stride[DJ_RANK_MAX]; };
+struct flat_tensor {
+    int64_t data, dtype, rank, is_scalar, constant_key, size[DJ_RANK_MAX], stride[DJ_RANK_MAX];
+};
 // kind, integer, float, count and first of ints
-struct flat_attr { int64_t kind, i; double f; int64_t count, first; };
+struct flat_attr {
+    int64_t kind, i;
+    double f;
+    int64_t count, first;
+};
 
 struct flat_call {
     int64_t op, n_in, n_out, n_attr, dtype, compute, threads, repeat;
@@ -81,10 +87,20 @@ static void build(struct flat_call *flat, struct call_memory *m)
         else
             a->i = flat->attr[i].i;
     }
-    m->op_call = (struct op_call){.op = op_info((uint32_t)flat->op), .in = m->meta, .in_is_scalar = m->is_scalar, .n_in = (uint32_t)flat->n_in,
-                                  .attr = m->attr, .dtype = (enum dtype)flat->dtype};
-    m->call = (struct kernel_call){.op = m->op_call.op, .in = m->in, .n_in = (uint32_t)flat->n_in, .out = m->out,
-                                   .n_out = (uint32_t)flat->n_out, .attr = m->attr, .team = team_of(flat->threads), .fault = &m->fault,
+    m->op_call = (struct op_call){.op = op_info((uint32_t)flat->op),
+                                  .in = m->meta,
+                                  .in_is_scalar = m->is_scalar,
+                                  .n_in = (uint32_t)flat->n_in,
+                                  .attr = m->attr,
+                                  .dtype = (enum dtype)flat->dtype};
+    m->call = (struct kernel_call){.op = m->op_call.op,
+                                   .in = m->in,
+                                   .n_in = (uint32_t)flat->n_in,
+                                   .out = m->out,
+                                   .n_out = (uint32_t)flat->n_out,
+                                   .attr = m->attr,
+                                   .team = team_of(flat->threads),
+                                   .fault = &m->fault,
                                    .compute = flat->compute ? (enum dtype)flat->compute : op_compute_dtype(&m->op_call)};
 }
 
@@ -150,7 +166,7 @@ EXPORT int harness_call(struct flat_call *flat)
     size_t bytes = (m.call.scratch_bytes + 63) / 64 * 64;
     char *memory = bytes == 0 ? NULL : aligned_alloc(64, bytes + 64);
     if (memory != NULL) {
-        memset(memory, 0xff, bytes);                // NaNs: what is used before it is written shows
+        memset(memory, 0xff, bytes);    // NaNs: what is used before it is written shows
         memset(memory + bytes, 0x5a, 64);
     }
     m.call.scratch = memory;
@@ -166,7 +182,7 @@ EXPORT int harness_call(struct flat_call *flat)
     memcpy(flat->text, m.fault.text, sizeof flat->text);
     for (size_t i = 0; memory != NULL && i < 64; i++)
         if (memory[bytes + i] != 0x5a)
-            return -3;                              // wrote past its scratch
+            return -3;    // wrote past its scratch
     free(memory);
     return (int)error;
 }

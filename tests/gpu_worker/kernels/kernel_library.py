@@ -77,9 +77,7 @@ def _find_library() -> pathlib.Path | None:
     if named:
         return pathlib.Path(named)
     build = pathlib.Path(__file__).resolve().parents[3] / "build"
-    found = sorted(
-        build.glob("**/lib/libdjinn_kernels_test.so"), key=lambda p: p.stat().st_mtime
-    )
+    found = sorted(build.glob("**/lib/libdjinn_kernels_test.so"), key=lambda p: p.stat().st_mtime)
     return found[-1] if found else None
 
 
@@ -177,7 +175,7 @@ class Call:
         self.outputs = outputs
         self.flat.n_out = len(outputs)
         for i, out in enumerate(outputs):
-            if out.numel():                     # garbage that a forgotten element would show
+            if out.numel():  # garbage that a forgotten element would show
                 bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(out.element_size())
                 if bits is not None and out.dtype != torch.bool:
                     out.view(bits).fill_(0x55)

@@ -24,13 +24,15 @@ static void every_op_but_views_has_a_kernel(void **state)
 
 static struct tensor matrix(float *data, int64_t rows, int64_t columns)
 {
-    return (struct tensor){.data = data, .meta = {.dtype = DTYPE_F32, .rank = 2, .size = {rows, columns}, .stride = {columns, 1}}};
+    return (struct tensor){.data = data,
+                           .meta = {.dtype = DTYPE_F32, .rank = 2, .size = {rows, columns}, .stride = {columns, 1}}};
 }
 
 static void multiply(struct team *team, struct tensor in[2], struct tensor *out)
 {
     const struct kernel *kernel = &kernels_cpu()->kernel[OP_MM];
-    struct kernel_call call = {.op = op_info(OP_MM), .in = in, .n_in = 2, .out = out, .n_out = 1, .compute = DTYPE_F32, .team = team};
+    struct kernel_call call = {
+        .op = op_info(OP_MM), .in = in, .n_in = 2, .out = out, .n_out = 1, .compute = DTYPE_F32, .team = team};
     call.scratch_bytes = kernel->scratch(&call);
     void *scratch = aligned_alloc(64, (call.scratch_bytes + 127) / 64 * 64);
     call.scratch = scratch;
@@ -50,7 +52,8 @@ static void a_product_has_the_same_bits_with_any_number_of_threads(void **state)
     struct prng prng = case_prng(state, 7);
     ops_init();
     for (int round = 0; round < 12; round++) {
-        int64_t m = (int64_t)prng_between(&prng, 1, 70), n = (int64_t)prng_between(&prng, 1, 300), k = (int64_t)prng_between(&prng, 1, 900);
+        int64_t m = (int64_t)prng_between(&prng, 1, 70), n = (int64_t)prng_between(&prng, 1, 300),
+                k = (int64_t)prng_between(&prng, 1, 900);
         float *memory = malloc((size_t)(m * k + k * n + 2 * m * n + 1) * sizeof *memory);
         assert_non_null(memory);
         float *a = memory, *b = a + m * k, *first = b + k * n, *c = first + m * n;
@@ -76,5 +79,38 @@ static void a_product_has_the_same_bits_with_any_number_of_threads(void **state)
     }
 }
 
-CASES(every_op_but_views_has_a_kernel,
-      a_product_has_the_same_bits_with_any_number_of_threads)
+// The limit holds, the least recently used pack goes first, and a product is the same packed, packed anew and not packed at all.
+static void packs_stay_within_their_limit(void **state)
+{
+    enum { ROWS = 40, SIDE = 96 };
+    struct prng prng = case_prng(state, 8);
+    float *memory = malloc((ROWS * SIDE + 5 * SIDE * SIDE + 2 * ROWS * SIDE) * sizeof *memory);
+    assert_non_null(memory);
+    float *weights = memory + ROWS * SIDE, *c = weights + 5 * SIDE * SIDE, *expected = c + ROWS * SIDE;
+    for (int i = 0; i < ROWS * SIDE + 5 * SIDE * SIDE; i++)
+        memory[i] = (float)(prng_unit(&prng) - 0.5);
+
+    const size_t pack = SIDE * SIDE * sizeof(float);
+    kernels_cpu_pack_limit(0);
+    assert_int_equal(kernels_cpu_pack_bytes(), 0);
+    for (int limit = 0; limit <= 3; limit++) {
+        kernels_cpu_pack_limit((size_t)limit * pack);
+        for (int round = 0; round < 20; round++) {
+            int which = round % 5;
+            struct tensor in[2] = {matrix(memory, ROWS, SIDE), matrix(weights + which * SIDE * SIDE, SIDE, SIDE)};
+            struct tensor out = matrix(expected, ROWS, SIDE);
+            multiply(NULL, in, &out);
+            in[1].is_constant = true;
+            in[1].constant_key = (uint64_t)which + 1;
+            out.data = c;
+            multiply(NULL, in, &out);
+            assert_memory_equal(c, expected, ROWS * SIDE * sizeof *c);
+            assert_true(kernels_cpu_pack_bytes() <= (size_t)limit * pack);
+            assert_true(limit == 0 || kernels_cpu_pack_bytes() > 0);
+        }
+    }
+    kernels_cpu_pack_limit((size_t)1 << 30);
+    free(memory);
+}
+
+CASES(every_op_but_views_has_a_kernel, a_product_has_the_same_bits_with_any_number_of_threads, packs_stay_within_their_limit)

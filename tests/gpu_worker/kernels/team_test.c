@@ -12,7 +12,9 @@
 
 enum { PARTS_MAX = 5000 };
 
-struct count { uint32_t runs[PARTS_MAX]; };        // plain: a part is run once, and team_run orders it before the check
+struct count {
+    uint32_t runs[PARTS_MAX];
+};    // plain: a part is run once, and team_run orders it before the check
 
 static void count_part(void *context, uint32_t index)
 {
@@ -60,7 +62,9 @@ static void without_a_team_parts_run_in_order(void **state)
     assert_int_equal(team_threads(NULL), 1);
 }
 
-struct chain { uint64_t value[64], sum; };
+struct chain {
+    uint64_t value[64], sum;
+};
 
 static void chain_part(void *context, uint32_t index)
 {
@@ -90,7 +94,8 @@ static double cpu_seconds(void)
 {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + 1e-6 * (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           1e-6 * (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
 static void an_idle_team_sleeps(void **state)
@@ -102,9 +107,9 @@ static void an_idle_team_sleeps(void **state)
     nanosleep(&pause, NULL);
     double before = cpu_seconds();
     nanosleep(&second, NULL);
-    assert_true(cpu_seconds() - before < 0.004);        // one per cent of a core
+    assert_true(cpu_seconds() - before < 0.004);    // one per cent of a core
     memset(count, 0, sizeof *count);
-    team_run(team, 100, count_part, count);             // and wakes again
+    team_run(team, 100, count_part, count);    // and wakes again
     assert_int_equal(count->runs[99], 1);
     free(count);
 }
@@ -119,8 +124,5 @@ static void a_team_of_no_threads_is_refused(void **state)
     team_free(NULL);
 }
 
-CASES(every_part_runs_exactly_once,
-      without_a_team_parts_run_in_order,
-      a_run_sees_all_that_the_run_before_wrote,
-      an_idle_team_sleeps,
-      a_team_of_no_threads_is_refused)
+CASES(every_part_runs_exactly_once, without_a_team_parts_run_in_order, a_run_sees_all_that_the_run_before_wrote,
+      an_idle_team_sleeps, a_team_of_no_threads_is_refused)
