@@ -79,6 +79,7 @@ void options_parse(const struct argp *argp, int argc, char **argv, void *input)
 
 // Commands that talk to a head ---------------------------------------------------------------------------------------
 
+// NOLINTNEXTLINE(readability-non-const-parameter): argp's type
 static error_t parse_client(int key, char *argument, struct argp_state *state)
 {
     struct client_options *options = state->input;
@@ -91,19 +92,12 @@ static error_t parse_client(int key, char *argument, struct argp_state *state)
     }
 }
 
-static const struct argp_option client_table[] = {
-    {"head", 'H', "HOST:PORT", 0, "the head's address (default: $DJINN_ADDRESS, else 127.0.0.1:" DJINN_PORT ")", 0},
-    {"state", 's', "DIR", 0, "folder with the head's token (default: $XDG_STATE_HOME/djinn); $DJINN_TOKEN goes before it", 0},
-    {0},
-};
+#define CLIENT_OPTIONS \
+    {"head", 'H', "HOST:PORT", 0, "the head's address (default: $DJINN_ADDRESS, else 127.0.0.1:" DJINN_PORT ")", 0}, \
+    {"state", 's', "DIR", 0, "folder with the head's token (default: $XDG_STATE_HOME/djinn); $DJINN_TOKEN goes before it", 0}
 
-static const struct argp_option json_table[] = {
-    {"head", 'H', "HOST:PORT", 0, "the head's address (default: $DJINN_ADDRESS, else 127.0.0.1:" DJINN_PORT ")", 0},
-    {"state", 's', "DIR", 0, "folder with the head's token (default: $XDG_STATE_HOME/djinn); $DJINN_TOKEN goes before it", 0},
-    {"json", 'j', NULL, 0, "print the whole answer as JSON", 0},
-    {0},
-};
-
+static const struct argp_option client_table[] = {CLIENT_OPTIONS, {0}};
+static const struct argp_option json_table[] = {CLIENT_OPTIONS, {"json", 'j', NULL, 0, "print the whole answer as JSON", 0}, {0}};
 static const struct argp client_argp = {client_table, parse_client, NULL, NULL, NULL, NULL, NULL};
 static const struct argp json_argp = {json_table, parse_client, NULL, NULL, NULL, NULL, NULL};
 

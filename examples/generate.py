@@ -14,12 +14,11 @@ import time
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import djinn  # noqa: E402
 import torch  # noqa: E402
 from transformers import GPT2Config, GPT2LMHeadModel  # noqa: E402
 from transformers.generation.streamers import BaseStreamer  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
-
-import djinn  # noqa: E402
 
 SEED = 0
 # Wider than the default, so that an untrained model does not repeat one token for ever.
@@ -51,7 +50,14 @@ class Clock(BaseStreamer):
 def generate(model: GPT2LMHeadModel, prompt: torch.Tensor, tokens: int, label: str) -> tuple[torch.Tensor, Clock]:
     clock = Clock(label)
     with torch.no_grad():
-        out = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, streamer=clock)
+        out = model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=tokens,
+            min_new_tokens=tokens,
+            do_sample=False,
+            streamer=clock,
+        )
     return out.cpu(), clock
 
 
@@ -81,12 +87,18 @@ def main() -> None:
     actual, warm = generate(model, remote_prompt, tokens, "remote, warm")
     after = djinn.stats()
 
-    moved = {key: after[key] - before[key] for key in ("bytes_out", "bytes_in", "round_trips", "reads", "executions", "ops_recorded")}
+    moved = {
+        key: after[key] - before[key] for key in ("bytes_out", "bytes_in", "round_trips", "reads", "executions", "ops_recorded")
+    }
     stats = djinn.stats()
     print(f"\ntokens equal to the local CPU's    {torch.equal(actual, expected)}: {actual[0, PROMPT_TOKENS:].tolist()}")
-    print(f"ms per token                       local {local.ms_per_token():.1f}, remote {warm.ms_per_token():.1f}; first run with upload {cold_s:.1f} s")
+    print(
+        f"ms per token                       local {local.ms_per_token():.1f}, remote {warm.ms_per_token():.1f}; first run with upload {cold_s:.1f} s"
+    )
     print(f"bytes per token                    {moved['bytes_out'] / tokens:.0f} out, {moved['bytes_in'] / tokens:.0f} in")
-    print(f"ops recorded per token             {moved['ops_recorded'] / tokens:.0f}, executions {moved['executions'] / tokens:.1f}")
+    print(
+        f"ops recorded per token             {moved['ops_recorded'] / tokens:.0f}, executions {moved['executions'] / tokens:.1f}"
+    )
     print(f"reads that crossed the wire        {moved['round_trips']} of {moved['reads']}")
     print(f"fallback ops                       {stats['fallbacks']}")
     print(f"executions per worker              {executions_by_worker()}")

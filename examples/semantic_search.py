@@ -17,11 +17,10 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import djinn  # noqa: E402
 import torch  # noqa: E402
 from transformers import AutoModel, AutoTokenizer  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
-
-import djinn  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTIONS = (
@@ -94,9 +93,12 @@ def main() -> None:
     documents = sorted(paragraphs(), key=lambda document: len(document[1]))
     texts = [text for _, text in documents]
     batches = [
-        dict(tokenizer(texts[i : i + BATCH], padding=True, truncation=True, max_length=TOKENS_MAX, return_tensors="pt")) for i in range(0, len(texts), BATCH)
+        dict(tokenizer(texts[i : i + BATCH], padding=True, truncation=True, max_length=TOKENS_MAX, return_tensors="pt"))
+        for i in range(0, len(texts), BATCH)
     ]
-    print(f"{len(texts)} paragraphs of {len({place for place, _ in documents})} documents, {sum(b['input_ids'].numel() for b in batches)} tokens")
+    print(
+        f"{len(texts)} paragraphs of {len({place for place, _ in documents})} documents, {sum(b['input_ids'].numel() for b in batches)} tokens"
+    )
 
     expected, local_s = timed(local, batches, "cpu", "local CPU")
     start = time.perf_counter()
@@ -117,8 +119,12 @@ def main() -> None:
     difference = float((vectors - expected).abs().max())
     stats = djinn.stats()
     print(f"\nlargest difference from the local CPU   {difference:.2e} (allowed {DIFFERENCE_MAX:.0e})")
-    print(f"seconds                                 local {local_s:.2f}, remote cold {cold_s:.2f} (weights go once), warm {warm_s:.2f}; connecting {connected_s:.3f}")
-    print(f"bytes                                   {stats['bytes_out']:,} out, {stats['bytes_in']:,} in; of a warm pass {after['bytes_out'] - before['bytes_out']:,} out")
+    print(
+        f"seconds                                 local {local_s:.2f}, remote cold {cold_s:.2f} (weights go once), warm {warm_s:.2f}; connecting {connected_s:.3f}"
+    )
+    print(
+        f"bytes                                   {stats['bytes_out']:,} out, {stats['bytes_in']:,} in; of a warm pass {after['bytes_out'] - before['bytes_out']:,} out"
+    )
     print(f"ops recorded, executions, plans         {stats['ops_recorded']:,}, {stats['executions']}, {stats['plans']}")
     print(f"reads that crossed the wire             {stats['round_trips']} of {stats['reads']}")
     print(f"fallback ops                            {stats['fallbacks']}")

@@ -294,17 +294,13 @@ static void ask_about_plan(struct head *head, const struct head_link *link, cons
 
 // Stopping -----------------------------------------------------------------------------------------------------------
 
-static void ask_stop(struct head *head, const struct head_link *link, const struct wire_ask *ask)
+void admin_tell_stopped(struct head *head, uint64_t link, uint64_t request)
 {
-    struct wire_drain drain = {.deadline_ns = 0};
     cJSON *json = cJSON_CreateObject();
+    const struct head_link to = {.link = link};
 
-    for (uint32_t i = 0; i < HEAD_WORKERS_MAX; i++)
-        if (head->worker[i] != NULL)
-            head_send(head, head->worker[i]->link, WIRE_DRAIN, wire_drain_encode(&drain));
     cJSON_AddBoolToObject(json, "stopping", true);
-    tell_json(head, link, ask->request, json);
-    actor_exit(head->self, 0);
+    tell_json(head, &to, request, json);
 }
 
 void admin_ask(struct head *head, struct head_link *link, const struct wire_ask *ask)
@@ -316,7 +312,7 @@ void admin_ask(struct head *head, struct head_link *link, const struct wire_ask 
     else if (strcmp(ask->verb, "plan") == 0 || strcmp(ask->verb, "srg") == 0)
         ask_about_plan(head, link, ask);
     else if (strcmp(ask->verb, "stop") == 0)
-        ask_stop(head, link, ask);
+        stop_begin(head, link, ask->request);
     else
         head_reply_failed(head, link->link, ask->request, DJ_E_NOT_FOUND, "the head cannot answer \"%s\"; it knows status, plans, plan, srg and stop", ask->verb);
 }

@@ -234,9 +234,12 @@ static enum dj_error take_message(struct head *head, struct head_link *link, uin
 {
     if (link->role == 0 && message != WIRE_HELLO)
         return DJ_E_UNEXPECTED;
+    if (head->phase == HEAD_STOPPING && (message == WIRE_JOIN || message == WIRE_SESSION_OPEN || message == WIRE_GRANT_ASK))
+        return DJ_E_CLOSED;
     switch (message) {
     case WIRE_HELLO: TAKE(hello, 0, take_hello(head, link, &said))
     case WIRE_PING: TAKE(ping, 0, struct wire_pong pong = {.number = said.number}; head_send(head, link->link, WIRE_PONG, wire_pong_encode(&pong)))
+    case WIRE_PONG: TAKE(pong, 0, leaf_continue(head, link, said.number))
     case WIRE_JOIN: TAKE(join, ROLE_WORKER, worker_join(head, link, &said))
     case WIRE_JOURNAL: TAKE(journal, 0, journal_take(head, link, &said))
     case WIRE_LEAF_OFFER: TAKE(leaf_offer, 0, leaf_offered(head, link, &said))
@@ -376,7 +379,12 @@ static void compute_done(struct head *head, const struct io_event *event)
     free(ticket);
 }
 
-static void stop(struct head *head)
+void head_check_at(struct head *head, uint64_t at_ns)
+{
+    actor_timer(head->self, TIMER_CHECK, at_ns);
+}
+
+void head_end(struct head *head)
 {
     struct hash128 key;
     uint32_t cursor = 0;
@@ -400,7 +408,7 @@ static enum dj_error head_event(struct head *head, const struct io_event *event)
     case IO_COMPUTE_DONE: compute_done(head, event); break;
     case IO_SUBMIT:
         if (event->submit.verb == HEAD_STOP)
-            stop(head);
+            head_end(head);
         break;
     case IO_WRITABLE:
     case IO_TIMER:
@@ -421,6 +429,8 @@ static enum dj_error head_receive(struct actor *self, void *state, struct letter
         sessions_check(head, actor_now_ns(self));
         actor_timer(self, TIMER_CHECK, actor_now_ns(self) + CHECK_EVERY_NS);
     }
+    if (letter->kind == LETTER_TIMER && head->phase == HEAD_STOPPING)
+        stop_check(head, actor_now_ns(self));
     return DJ_OK;
 }
 
@@ -435,6 +445,7 @@ static enum dj_error head_start(struct actor *self, void *state, const void *arg
     if ((error = arena_make(1 << 16, 64 << 20, &head->arena)) != DJ_OK || (error = map_make(HEAD_LINKS_MAX, &head->links)) != DJ_OK ||
         (error = map_make(HEAD_SESSIONS_MAX, &head->sessions)) != DJ_OK || (error = map_make(HEAD_PLANS_MAX, &head->plans)) != DJ_OK ||
         (error = map_make(HEAD_LEAVES_MAX, &head->leaves)) != DJ_OK || (error = map_make(1 << 16, &head->tickets)) != DJ_OK ||
+        (error = map_make(HEAD_TRANSFERS_MAX, &head->transfers)) != DJ_OK ||
         (error = record_scratch_make(&head->scratch)) != DJ_OK)
         return error;
     actor_accept_links(self);
@@ -462,6 +473,12 @@ static void end_leaf(void *value)
     free(value);
 }
 
+static void end_transfer(void *value)
+{
+    blob_drop(((struct head_transfer *)value)->value);
+    free(value);
+}
+
 static void head_end(struct actor *self, void *state)
 {
     struct head *head = state;
@@ -478,6 +495,7 @@ static void head_end(struct actor *self, void *state)
     end_map(head->plans, end_plan);
     end_map(head->leaves, end_leaf);
     end_map(head->tickets, free);
+    end_map(head->transfers, end_transfer);
     record_scratch_free(&head->scratch);
     arena_free(head->arena);
 }

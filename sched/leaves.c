@@ -8,6 +8,8 @@
 #include "core/base/log.h"
 #include "sched/state.h"
 
+enum { TRANSFER_PIECES = 2 };    // of one leaf, sent and not yet answered
+
 struct head_leaf *leaf_see(struct head *head, struct hash128 content, uint64_t bytes)
 {
     struct head_leaf *leaf = map_get(head->leaves, content);
@@ -161,6 +163,35 @@ void leaf_get(struct head *head, struct head_link *link, const struct wire_leaf_
     }
 }
 
+static void end_transfer(struct head *head, struct head_transfer *transfer)
+{
+    map_take(head->transfers, map_key(transfer->id));
+    blob_drop(transfer->value);
+    free(transfer);
+}
+
+// The next piece and a PING whose PONG brings the one after; false when the last one was sent.
+static bool send_piece(struct head *head, struct head_transfer *transfer)
+{
+    uint64_t left = transfer->value->bytes - transfer->sent_bytes, piece = left < WIRE_CHUNK_BYTES ? left : WIRE_CHUNK_BYTES;
+    struct wire_leaf_data data = {.content = transfer->content, .bytes = transfer->value->bytes, .offset = transfer->sent_bytes};
+    struct wire_ping ping = {.number = transfer->id};
+    struct blob *body = wire_leaf_data_encode(&data);
+    bool is_last = piece == left;
+
+    if (body == NULL) {
+        end_transfer(head, transfer);
+        return false;
+    }
+    actor_send(head->self, transfer->link, WIRE_LEAF_DATA, body, piece > 0 ? blob_hold(transfer->value) : NULL, transfer->sent_bytes, piece, 0);
+    transfer->sent_bytes += piece;
+    if (is_last)
+        end_transfer(head, transfer);
+    else
+        head_send(head, transfer->link, WIRE_PING, wire_ping_encode(&ping));
+    return !is_last;
+}
+
 void leaf_read_done(struct head *head, struct head_ticket *ticket, enum dj_error error, struct store_result *result)
 {
     if (map_get(head->links, map_key(ticket->link)) == NULL)
@@ -174,16 +205,24 @@ void leaf_read_done(struct head *head, struct head_ticket *ticket, enum dj_error
         head_reply_failed(head, ticket->link, ticket->request, error, "the store cannot give this leaf: %s", dj_error_text(error));
         return;
     }
-    uint64_t offset = 0;
-    do {
-        uint64_t chunk = value->bytes - offset < WIRE_CHUNK_BYTES ? value->bytes - offset : WIRE_CHUNK_BYTES;
-        struct wire_leaf_data data = {.content = ticket->hash, .bytes = value->bytes, .offset = offset};
-        struct blob *body = wire_leaf_data_encode(&data);
-        if (body == NULL)
-            return;
-        actor_send(head->self, ticket->link, WIRE_LEAF_DATA, body, chunk > 0 ? blob_hold(value) : NULL, offset, chunk, 0);
-        offset += chunk;
-    } while (offset < value->bytes);
+    struct head_transfer *transfer = calloc(1, sizeof *transfer);
+    if (transfer == NULL || map_put(head->transfers, map_key(head->next_transfer + 1), transfer) != DJ_OK) {
+        free(transfer);
+        head_reply_failed(head, ticket->link, ticket->request, DJ_E_BUSY, "the head sends as many leaves as it may");
+        return;
+    }
+    *transfer = (struct head_transfer){.id = ++head->next_transfer, .link = ticket->link, .content = ticket->hash, .value = blob_hold(value)};
+    bool has_more = true;
+    for (int i = 0; i < TRANSFER_PIECES && has_more; i++)
+        has_more = send_piece(head, transfer);
+}
+
+void leaf_continue(struct head *head, const struct head_link *link, uint64_t id)
+{
+    struct head_transfer *transfer = map_get(head->transfers, map_key(id));
+
+    if (transfer != NULL && transfer->link == link->link)
+        send_piece(head, transfer);
 }
 
 static void drop_holder(struct head_leaf *leaf, uint32_t worker)
@@ -244,11 +283,25 @@ void leaves_worker_gone(struct head *head, const struct head_worker *worker)
         drop_holder(leaf, worker->id);
 }
 
+// The map must not change while it is visited: the search starts anew behind each that ends.
+static void end_transfers(struct head *head, uint64_t link)
+{
+    struct head_transfer *transfer;
+    uint32_t cursor = 0;
+
+    while ((transfer = map_next(head->transfers, &cursor, NULL)) != NULL)
+        if (transfer->link == link) {
+            end_transfer(head, transfer);
+            cursor = 0;
+        }
+}
+
 void leaves_link_down(struct head *head, uint64_t link)
 {
     uint32_t cursor = 0;
     struct head_leaf *leaf;
 
+    end_transfers(head, link);
     while ((leaf = map_next(head->leaves, &cursor, NULL)) != NULL)
         if (leaf->from_link == link && !leaf->is_stored && (leaf->assembly == NULL || leaf->assembled_bytes < leaf->bytes))
             drop_assembly(head, leaf);

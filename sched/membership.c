@@ -157,11 +157,17 @@ void worker_fence(struct head *head, struct head_worker *worker, const char *why
     free(worker);
 }
 
+// A head that was itself held up finds heartbeats still waiting in its queue: silence counts only when it is seen twice, a check apart.
 void workers_check(struct head *head, uint64_t now_ns)
 {
     for (uint32_t i = 0; i < HEAD_WORKERS_MAX; i++) {
         struct head_worker *worker = head->worker[i];
-        if (worker != NULL && now_ns - worker->last_heard_ns > HEAD_LEASE_NS)
+        if (worker == NULL)
+            continue;
+        bool is_silent = now_ns - worker->last_heard_ns > HEAD_LEASE_NS;
+        if (is_silent && worker->is_suspect)
             worker_fence(head, worker, "no heartbeat for longer than its lease");
+        else
+            worker->is_suspect = is_silent;
     }
 }

@@ -19,7 +19,7 @@ enum {
     HEAD_LEAVES_MAX = 1 << 20,
     HEAD_LINKS_MAX = 1 << 16,
     HEAD_PARKED_MAX = 1024,             // messages that wait while the head is STARTING
-    HEAD_ASSEMBLIES_MAX = 256,          // leaves on their way into the store
+    HEAD_TRANSFERS_MAX = 4096,          // leaves on their way out of the store
 };
 #define HEAD_LEASE_NS ((uint64_t)4000000000)
 #define HEAD_HEARTBEAT_NS ((uint64_t)500000000)

@@ -41,7 +41,7 @@ struct head_worker {
     bool is_draining;
     uint32_t sessions;                  // with a grant for it
     struct wire_heartbeat load;
-    uint64_t journal_next;              // first record number not yet received
+    bool is_suspect;                    // silent for longer than its lease when last looked at
 };
 
 struct head_grant {
@@ -107,6 +107,15 @@ struct head_ticket {
     struct { uint64_t session; uint32_t epoch; uint64_t counter; } mark[64];
 };
 
+// A leaf on its way out of the store: in pieces, each followed by a PING, so that heartbeats never wait behind more than a few of them.
+struct head_transfer {
+    uint64_t id;
+    uint64_t link;
+    struct hash128 content;
+    struct blob *value;
+    uint64_t sent_bytes;
+};
+
 enum head_phase { HEAD_STARTING, HEAD_SERVING, HEAD_STOPPING };
 
 struct parked { uint64_t link; uint16_t message; struct blob *body, *bulk; };
@@ -117,20 +126,23 @@ struct head {
     enum head_phase phase;
     uint64_t generation;
     struct arena *arena;                // decoding of one message
-    struct map *links, *sessions, *plans, *leaves, *tickets;
+    struct map *links, *sessions, *plans, *leaves, *tickets, *transfers;
     struct head_worker *worker[HEAD_WORKERS_MAX];
     struct head_worker *device[HEAD_DEVICES_MAX];   // pool numbering: remote_accelerator:N
     uint32_t devices;                   // one past the highest in use
-    uint64_t next_session, assembly_bytes;
+    uint64_t next_session, next_transfer, assembly_bytes;
     uint64_t executions_stored, leaf_bytes_stored;
     uint32_t leaves_stored, sessions_stored;
     uint64_t started_ns;
+    uint64_t stopping_since_ns, stop_link, stop_request;    // who asked it to stop, once somebody has
     struct record_scratch scratch;
     uint32_t parked_count;
     struct parked parked[HEAD_PARKED_MAX];
 };
 
 // head.c
+void head_end(struct head *head);                                               // tells every link, and exits
+void head_check_at(struct head *head, uint64_t at_ns);                          // the next look at what time does to things
 void head_reply_failed(struct head *head, uint64_t link, uint64_t request, enum dj_error error, const char *format, ...) DJ_PRINTF(5, 6);
 void head_send(struct head *head, uint64_t link, uint16_t message, struct blob *body);
 struct head_ticket *head_ticket(struct head *head, uint64_t ticket, enum ticket_kind kind);     // NULL out of memory: the answer is then ignored
@@ -173,13 +185,19 @@ void leaf_data(struct head *head, struct head_link *link, const struct wire_leaf
 void leaf_stored(struct head *head, struct head_ticket *ticket, enum dj_error error);
 void leaf_get(struct head *head, struct head_link *link, const struct wire_leaf_get *get);
 void leaf_read_done(struct head *head, struct head_ticket *ticket, enum dj_error error, struct store_result *result);
+void leaf_continue(struct head *head, const struct head_link *link, uint64_t transfer);
 void leaf_holds(struct head *head, struct head_worker *worker, const struct wire_holds *holds);
 void leaf_locate(struct head *head, struct head_link *link, const struct wire_locate *locate);
 void leaves_worker_gone(struct head *head, const struct head_worker *worker);
 struct head_leaf *leaf_see(struct head *head, struct hash128 content, uint64_t bytes);          // NULL: the table is full
 void leaves_link_down(struct head *head, uint64_t link);
 
+// stop.c
+void stop_begin(struct head *head, const struct head_link *link, uint64_t request);
+void stop_check(struct head *head, uint64_t now_ns);
+
 // admin.c
+void admin_tell_stopped(struct head *head, uint64_t link, uint64_t request);
 void admin_ask(struct head *head, struct head_link *link, const struct wire_ask *ask);
 
 #endif

@@ -12,16 +12,21 @@
 #include <ATen/ops/from_blob.h>
 #include <torch/library.h>
 
-namespace djinn {
+namespace djinn
+{
 
-namespace {
+namespace
+{
 
 bool looks_at_whole_storage(const at::Tensor &tensor)
 {
     return tensor.storage_offset() == 0 && tensor.is_non_overlapping_and_dense() && tensor.nbytes() == tensor.storage().nbytes();
 }
 
-bool is_untouched(const device_storage *storage) { return storage->dtype == 0 && !storage->pending.defined(); }
+bool is_untouched(const device_storage *storage)
+{
+    return storage->dtype == 0 && !storage->pending.defined();
+}
 
 void assign(const at::Tensor &self, const dj_tensor &from)
 {
@@ -53,7 +58,13 @@ void copy_in(const at::Tensor &self, const at::Tensor &source)
     }
     dj_tensor leaf;
     tensor_upload_window(host, dj_cell_device(storage->cell), &leaf);
-    struct holder { dj_cell *cell; ~holder() { dj_cell_drop(cell); } } dropped{leaf.cell};
+    struct holder {
+        dj_cell *cell;
+        ~holder()
+        {
+            dj_cell_drop(cell);
+        }
+    } dropped{leaf.cell};
     if (is_whole)
         assign(self, leaf);
     else
@@ -62,7 +73,8 @@ void copy_in(const at::Tensor &self, const at::Tensor &source)
 
 void copy_out(const at::Tensor &self, const at::Tensor &source)
 {
-    if (self.scalar_type() == source.scalar_type() && self.is_contiguous() && self.sizes() == source.sizes() && !source.is_conj() && !source.is_neg())
+    if (self.scalar_type() == source.scalar_type() && self.is_contiguous() && self.sizes() == source.sizes() &&
+        !source.is_conj() && !source.is_neg())
         return tensor_read(source, self.mutable_data_ptr(), self.nbytes(), "copy_");
     self.copy_(tensor_to_cpu(source));
 }
@@ -90,9 +102,11 @@ void copy_bytes(const at::Tensor &self, const at::Tensor &source)
 void copy_within(const at::Tensor &self, const at::Tensor &source)
 {
     device_storage *from = storage_of(source);
-    bool are_bytes = self.scalar_type() == at::kByte && source.scalar_type() == at::kByte && self.dim() == 1 && source.dim() == 1 &&
-                     self.numel() == source.numel() && (from->dtype != dtype_of(source) && !is_untouched(from));
-    if (are_bytes && self.device() == source.device() && looks_at_whole_storage(self) && looks_at_whole_storage(source) && is_untouched(storage_of(self)))
+    bool are_bytes = self.scalar_type() == at::kByte && source.scalar_type() == at::kByte && self.dim() == 1 &&
+                     source.dim() == 1 && self.numel() == source.numel() &&
+                     (from->dtype != dtype_of(source) && !is_untouched(from));
+    if (are_bytes && self.device() == source.device() && looks_at_whole_storage(self) && looks_at_whole_storage(source) &&
+        is_untouched(storage_of(self)))
         return copy_bytes(self, source);
     dj_tensor window;
     window_of(source, &window);
@@ -103,7 +117,13 @@ void copy_within(const at::Tensor &self, const at::Tensor &source)
     int error = dj_to_device(&window, self.device().index(), &moved, &fault);
     if (error)
         raise_fault(error, fault, "copy_");
-    struct holder { dj_cell *cell; ~holder() { dj_cell_drop(cell); } } dropped{moved.cell};
+    struct holder {
+        dj_cell *cell;
+        ~holder()
+        {
+            dj_cell_drop(cell);
+        }
+    } dropped{moved.cell};
     tensor_write(self, moved, "copy_");
 }
 
@@ -112,7 +132,8 @@ at::Tensor &copy_(at::Tensor &self, const at::Tensor &source, bool)
     note_site();
     if (self.unsafeGetTensorImpl() == source.unsafeGetTensorImpl())
         return self;
-    TORCH_CHECK(at::is_expandable_to(source.sizes(), self.sizes()), "The size of tensor a ", self.sizes(), " must match the size of tensor b ", source.sizes(), " for copy_");
+    TORCH_CHECK(at::is_expandable_to(source.sizes(), self.sizes()), "The size of tensor a ", self.sizes(),
+                " must match the size of tensor b ", source.sizes(), " for copy_");
     if (self.numel() == 0)
         return self;
     if (!is_remote(self))
@@ -138,11 +159,14 @@ at::Tensor copy_from_and_resize(const at::Tensor &self, const at::Tensor &target
     return copy_(to, self, false);
 }
 
-at::Tensor to_copy(const at::Tensor &self, std::optional<at::ScalarType> dtype, std::optional<at::Layout> layout, std::optional<at::Device> device,
-                   std::optional<bool> pin_memory, bool non_blocking, std::optional<at::MemoryFormat> format)
+at::Tensor to_copy(const at::Tensor &self, std::optional<at::ScalarType> dtype, std::optional<at::Layout> layout,
+                   std::optional<at::Device> device, std::optional<bool> pin_memory, bool non_blocking,
+                   std::optional<at::MemoryFormat> format)
 {
     note_site();
-    bool stays = is_remote(self) && (!device || (device->type() == REMOTE && device_of_index(device->has_index() ? device->index() : c10::DeviceIndex{-1}) == self.device()));
+    bool stays = is_remote(self) &&
+                 (!device || (device->type() == REMOTE &&
+                              device_of_index(device->has_index() ? device->index() : c10::DeviceIndex{-1}) == self.device()));
     int32_t number = dtype_number(dtype.value_or(self.scalar_type()));
     if (!stays || layout.value_or(self.layout()) != at::kStrided || number == 0 || number >= DTYPE_C64 || self.is_complex())
         return at::native::_to_copy(self, dtype, layout, device, pin_memory, non_blocking, format);
@@ -171,14 +195,16 @@ at::Scalar local_scalar_dense(const at::Tensor &self)
 
 bool equal(const at::Tensor &self, const at::Tensor &other)
 {
-    TORCH_CHECK(is_remote(self) && is_remote(other), "Cannot compare two tensors on different devices. Got: ", self.device(), " and ", other.device());
-    TORCH_CHECK(self.scalar_type() == other.scalar_type(), "Expected object of data type ", self.scalar_type(), " but got data type ", other.scalar_type(), " for argument 'other' in call to equal");
+    TORCH_CHECK(is_remote(self) && is_remote(other), "Cannot compare two tensors on different devices. Got: ", self.device(),
+                " and ", other.device());
+    TORCH_CHECK(self.scalar_type() == other.scalar_type(), "Expected object of data type ", self.scalar_type(),
+                " but got data type ", other.scalar_type(), " for argument 'other' in call to equal");
     if (self.sizes() != other.sizes())
         return false;
     return self.numel() == 0 || at::all(at::eq(self, other)).item().toBool();
 }
 
-} // namespace
+}    // namespace
 
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, library)
 {
@@ -190,4 +216,4 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library)
     library.impl("equal", equal);
 }
 
-} // namespace djinn
+}    // namespace djinn

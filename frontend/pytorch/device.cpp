@@ -15,11 +15,13 @@
 #include <array>
 #include <deque>
 
-namespace djinn {
+namespace djinn
+{
 
-namespace {
+namespace
+{
 
-constexpr int DEVICES_MAX = 64;         // that a process addresses by index
+constexpr int DEVICES_MAX = 64;    // that a process addresses by index
 thread_local c10::DeviceIndex current_device = 0;
 std::atomic<uint64_t> meta_count{0};
 
@@ -52,43 +54,97 @@ struct allocator final : c10::Allocator {
         c10::Storage storage = storage_make(cell, 0, bytes, device_of_index(-1));
         return storage.set_data_ptr(c10::DataPtr(nullptr, device_of_index(-1)));
     }
-    void copy_data(void *, const void *, size_t) const override { TORCH_CHECK(false, "remote_accelerator memory cannot be copied by address"); }
+    void copy_data(void *, const void *, size_t) const override
+    {
+        TORCH_CHECK(false, "remote_accelerator memory cannot be copied by address");
+    }
 };
 
 // ------------------------------------------------------------------ guard: one stream a device, in order
 
 struct guard final : c10::impl::DeviceGuardImplInterface {
-    c10::DeviceType type() const override { return REMOTE; }
+    c10::DeviceType type() const override
+    {
+        return REMOTE;
+    }
     c10::Device exchangeDevice(c10::Device device) const override
     {
         c10::Device old(REMOTE, current_device);
         setDevice(device);
         return old;
     }
-    c10::Device getDevice() const override { return {REMOTE, current_device}; }
-    void setDevice(c10::Device device) const override { uncheckedSetDevice(device); }
+    c10::Device getDevice() const override
+    {
+        return {REMOTE, current_device};
+    }
+    void setDevice(c10::Device device) const override
+    {
+        uncheckedSetDevice(device);
+    }
     void uncheckedSetDevice(c10::Device device) const noexcept override
     {
         if (device.has_index() && device.index() >= 0 && device.index() < DEVICES_MAX)
             current_device = device.index();
     }
-    c10::Stream getStream(c10::Device device) const override { return c10::Stream(c10::Stream::DEFAULT, device); }
-    c10::Stream getDefaultStream(c10::Device device) const override { return c10::Stream(c10::Stream::DEFAULT, device); }
-    c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override { return c10::Stream(c10::Stream::DEFAULT, device); }
-    c10::Stream getNewStream(c10::Device device, int) const override { return c10::Stream(c10::Stream::DEFAULT, device); }
-    c10::Stream exchangeStream(c10::Stream stream) const override { return c10::Stream(c10::Stream::DEFAULT, stream.device()); }
+    c10::Stream getStream(c10::Device device) const override
+    {
+        return c10::Stream(c10::Stream::DEFAULT, device);
+    }
+    c10::Stream getDefaultStream(c10::Device device) const override
+    {
+        return c10::Stream(c10::Stream::DEFAULT, device);
+    }
+    c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override
+    {
+        return c10::Stream(c10::Stream::DEFAULT, device);
+    }
+    c10::Stream getNewStream(c10::Device device, int) const override
+    {
+        return c10::Stream(c10::Stream::DEFAULT, device);
+    }
+    c10::Stream exchangeStream(c10::Stream stream) const override
+    {
+        return c10::Stream(c10::Stream::DEFAULT, stream.device());
+    }
     // Events are positions in the one stream: waiting for one is waiting for all that was recorded.
-    void destroyEvent(void *, c10::DeviceIndex) const noexcept override {}
-    void record(void **event, const c10::Stream &, c10::DeviceIndex, c10::EventFlag) const override { *event = nullptr; }
-    void block(void *, const c10::Stream &) const override {}
-    bool queryEvent(void *) const override { return true; }
+    void destroyEvent(void *, c10::DeviceIndex) const noexcept override
+    {
+    }
+    void record(void **event, const c10::Stream &, c10::DeviceIndex, c10::EventFlag) const override
+    {
+        *event = nullptr;
+    }
+    void block(void *, const c10::Stream &) const override
+    {
+    }
+    bool queryEvent(void *) const override
+    {
+        return true;
+    }
     // Autograd asks this at its first backward, even on a CPU-only graph: it must not connect or start anything.
-    c10::DeviceIndex deviceCount() const noexcept override { return dj_is_initialized() ? std::max<c10::DeviceIndex>(device_count(), 1) : c10::DeviceIndex{1}; }
-    bool queryStream(const c10::Stream &) const override { return false; }
-    void synchronizeStream(const c10::Stream &) const override { synchronize(); }
-    void synchronizeEvent(void *) const override { synchronize(); }
-    void synchronizeDevice(c10::DeviceIndex) const override { synchronize(); }
-    void recordDataPtrOnStream(const c10::DataPtr &, const c10::Stream &) const override {}
+    c10::DeviceIndex deviceCount() const noexcept override
+    {
+        return dj_is_initialized() ? std::max<c10::DeviceIndex>(device_count(), 1) : c10::DeviceIndex{1};
+    }
+    bool queryStream(const c10::Stream &) const override
+    {
+        return false;
+    }
+    void synchronizeStream(const c10::Stream &) const override
+    {
+        synchronize();
+    }
+    void synchronizeEvent(void *) const override
+    {
+        synchronize();
+    }
+    void synchronizeDevice(c10::DeviceIndex) const override
+    {
+        synchronize();
+    }
+    void recordDataPtrOnStream(const c10::DataPtr &, const c10::Stream &) const override
+    {
+    }
 };
 
 // ------------------------------------------------------------------ generator
@@ -96,15 +152,27 @@ struct guard final : c10::impl::DeviceGuardImplInterface {
 struct generator final : c10::GeneratorImpl {
     uint64_t seed_ = c10::default_rng_seed_val, offset_ = 0;
 
-    explicit generator(c10::DeviceIndex index) : c10::GeneratorImpl(c10::Device(REMOTE, index), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)) {}
+    explicit generator(c10::DeviceIndex index)
+        : c10::GeneratorImpl(c10::Device(REMOTE, index), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1))
+    {
+    }
     void set_current_seed(uint64_t seed) override
     {
         seed_ = seed;
         offset_ = 0;
     }
-    void set_offset(uint64_t offset) override { offset_ = offset; }
-    uint64_t get_offset() const override { return offset_; }
-    uint64_t current_seed() const override { return seed_; }
+    void set_offset(uint64_t offset) override
+    {
+        offset_ = offset;
+    }
+    uint64_t get_offset() const override
+    {
+        return offset_;
+    }
+    uint64_t current_seed() const override
+    {
+        return seed_;
+    }
     uint64_t seed() override
     {
         set_current_seed(c10::detail::getNonDeterministicRandom());
@@ -113,7 +181,8 @@ struct generator final : c10::GeneratorImpl {
     // The state is 16 bytes: seed, offset.
     void set_state(const c10::TensorImpl &state) override
     {
-        TORCH_CHECK_TYPE(state.device().type() == c10::DeviceType::CPU && state.dtype() == caffe2::TypeMeta::Make<uint8_t>(), "RNG state must be a torch.ByteTensor");
+        TORCH_CHECK_TYPE(state.device().type() == c10::DeviceType::CPU && state.dtype() == caffe2::TypeMeta::Make<uint8_t>(),
+                         "RNG state must be a torch.ByteTensor");
         TORCH_CHECK(state.numel() == 16, "RNG state of remote_accelerator is 16 bytes long, not ", state.numel());
         memcpy(&seed_, static_cast<const char *>(state.data()), 8);
         memcpy(&offset_, static_cast<const char *>(state.data()) + 8, 8);
@@ -125,9 +194,12 @@ struct generator final : c10::GeneratorImpl {
         memcpy(static_cast<char *>(state.mutable_data_ptr()) + 8, &offset_, 8);
         return state.getIntrusivePtr();
     }
-    static c10::DeviceType device_type() { return REMOTE; }
+    static c10::DeviceType device_type()
+    {
+        return REMOTE;
+    }
 
-private:
+  private:
     generator *clone_impl() const override
     {
         auto *copy = new generator(device_.index());
@@ -154,24 +226,66 @@ at::Generator &default_generator(c10::DeviceIndex index)
 // ------------------------------------------------------------------ hooks
 
 struct hooks final : at::PrivateUse1HooksInterface {
-    bool isBuilt() const override { return true; }
+    bool isBuilt() const override
+    {
+        return true;
+    }
     // Whether the package is usable, not whether a worker answers: asking must neither connect nor start anything.
-    bool isAvailable() const override { return true; }
-    bool hasPrimaryContext(c10::DeviceIndex) const override { return dj_is_initialized() != 0; }
-    void init() const override { connect(); }
-    c10::DeviceIndex deviceCount() const override { return device_count(); }
-    void setCurrentDevice(c10::DeviceIndex index) const override { guard().setDevice({REMOTE, index}); }
-    c10::DeviceIndex getCurrentDevice() const override { return current_device; }
-    c10::DeviceIndex exchangeDevice(c10::DeviceIndex index) const override { return guard().exchangeDevice({REMOTE, index}).index(); }
-    c10::DeviceIndex maybeExchangeDevice(c10::DeviceIndex index) const override { return guard().exchangeDevice({REMOTE, index}).index(); }
-    const at::Generator &getDefaultGenerator(c10::DeviceIndex index) const override { return default_generator(index); }
-    at::Generator getNewGenerator(c10::DeviceIndex index) const override { return at::make_generator<generator>(index < 0 ? current_device : index); }
-    at::Device getDeviceFromPtr(void *) const override { return {REMOTE, current_device}; }
-    at::Allocator *getPinnedMemoryAllocator() const override { return c10::GetAllocator(c10::DeviceType::CPU); }
-    void resizePrivateUse1Bytes(const c10::Storage &storage, size_t bytes) const override { storage_grow(storage.unsafeGetStorageImpl(), bytes); }
+    bool isAvailable() const override
+    {
+        return true;
+    }
+    bool hasPrimaryContext(c10::DeviceIndex) const override
+    {
+        return dj_is_initialized() != 0;
+    }
+    void init() const override
+    {
+        connect();
+    }
+    c10::DeviceIndex deviceCount() const override
+    {
+        return device_count();
+    }
+    void setCurrentDevice(c10::DeviceIndex index) const override
+    {
+        guard().setDevice({REMOTE, index});
+    }
+    c10::DeviceIndex getCurrentDevice() const override
+    {
+        return current_device;
+    }
+    c10::DeviceIndex exchangeDevice(c10::DeviceIndex index) const override
+    {
+        return guard().exchangeDevice({REMOTE, index}).index();
+    }
+    c10::DeviceIndex maybeExchangeDevice(c10::DeviceIndex index) const override
+    {
+        return guard().exchangeDevice({REMOTE, index}).index();
+    }
+    const at::Generator &getDefaultGenerator(c10::DeviceIndex index) const override
+    {
+        return default_generator(index);
+    }
+    at::Generator getNewGenerator(c10::DeviceIndex index) const override
+    {
+        return at::make_generator<generator>(index < 0 ? current_device : index);
+    }
+    at::Device getDeviceFromPtr(void *) const override
+    {
+        return {REMOTE, current_device};
+    }
+    at::Allocator *getPinnedMemoryAllocator() const override
+    {
+        return c10::GetAllocator(c10::DeviceType::CPU);
+    }
+    void resizePrivateUse1Bytes(const c10::Storage &storage, size_t bytes) const override
+    {
+        storage_grow(storage.unsafeGetStorageImpl(), bytes);
+    }
 };
 
-} // namespace
+}    // namespace
 
 void connect()
 {
@@ -187,7 +301,10 @@ void connect()
         raise_fault(error, fault, "init");
 }
 
-c10::Device device_of_index(c10::DeviceIndex index) { return {REMOTE, index < 0 ? current_device : index}; }
+c10::Device device_of_index(c10::DeviceIndex index)
+{
+    return {REMOTE, index < 0 ? current_device : index};
+}
 
 c10::Device device_asked(std::optional<c10::Device> device, int *placement)
 {
@@ -199,7 +316,8 @@ c10::Device device_asked(std::optional<c10::Device> device, int *placement)
 random_key random_take(const std::optional<at::Generator> &given, c10::Device device, int64_t count)
 {
     at::Generator source = given && given->defined() ? *given : default_generator(device.index());
-    TORCH_CHECK(source.device().type() == REMOTE, "Expected a 'remote_accelerator' device type for generator but found '", source.device().type(), "'");
+    TORCH_CHECK(source.device().type() == REMOTE, "Expected a 'remote_accelerator' device type for generator but found '",
+                source.device().type(), "'");
     auto *impl = static_cast<generator *>(source.unsafeGetGeneratorImpl());
     std::lock_guard<std::mutex> lock(impl->mutex_);
     random_key key{impl->seed_, impl->offset_};
@@ -207,14 +325,15 @@ random_key random_take(const std::optional<at::Generator> &given, c10::Device de
     return key;
 }
 
-namespace {
+namespace
+{
 
 // Attention is recorded whole, but when its gradient will be wanted: then PyTorch's own decomposition gives ops that all have one.
-int64_t attention_choice(const at::Tensor &query, const at::Tensor &key, const at::Tensor &value, const std::optional<at::Tensor> &mask, double dropout_p, bool,
-                         std::optional<double>, bool)
+int64_t attention_choice(const at::Tensor &query, const at::Tensor &key, const at::Tensor &value,
+                         const std::optional<at::Tensor> &mask, double dropout_p, bool, std::optional<double>, bool)
 {
-    bool wants_gradient = c10::GradMode::is_enabled() &&
-                          (query.requires_grad() || key.requires_grad() || value.requires_grad() || (mask && mask->defined() && mask->requires_grad()));
+    bool wants_gradient = c10::GradMode::is_enabled() && (query.requires_grad() || key.requires_grad() || value.requires_grad() ||
+                                                          (mask && mask->defined() && mask->requires_grad()));
     bool is_whole = !wants_gradient && dropout_p == 0.0 && query.dim() == 4 && key.dim() == 4 && value.dim() == 4;
     return static_cast<int64_t>(is_whole ? sdp::SDPBackend::overrideable : sdp::SDPBackend::math);
 }
@@ -227,21 +346,30 @@ struct meta_allocator final : c10::Allocator {
     c10::DataPtr allocate(size_t bytes) override
     {
         if (is_recording)
-            meta_count.fetch_add(1, std::memory_order_relaxed);     // relaxed: a statistic
+            meta_count.fetch_add(1, std::memory_order_relaxed);    // relaxed: a statistic
         return inner->allocate(bytes);
     }
-    c10::DeleterFnPtr raw_deleter() const override { return inner->raw_deleter(); }
-    void copy_data(void *to, const void *from, size_t bytes) const override { inner->copy_data(to, from, bytes); }
+    c10::DeleterFnPtr raw_deleter() const override
+    {
+        return inner->raw_deleter();
+    }
+    void copy_data(void *to, const void *from, size_t bytes) const override
+    {
+        inner->copy_data(to, from, bytes);
+    }
 };
 
-} // namespace
+}    // namespace
 
 REGISTER_ALLOCATOR(c10::DeviceType::PrivateUse1, &the_allocator)
 C10_REGISTER_GUARD_IMPL(PrivateUse1, guard)
 
 thread_local bool is_recording = false;
 
-uint64_t meta_dispatches() { return meta_count.load(std::memory_order_relaxed); }
+uint64_t meta_dispatches()
+{
+    return meta_count.load(std::memory_order_relaxed);
+}
 
 void device_register()
 {
@@ -253,8 +381,9 @@ void device_register()
     c10::register_privateuse1_backend("remote_accelerator");
 }
 
-} // namespace djinn
+}    // namespace djinn
 
-namespace at::native {
+namespace at::native
+{
 REGISTER_PRIVATEUSE1_DISPATCH(_fused_sdp_choice_stub, &djinn::attention_choice)
 }

@@ -12,7 +12,8 @@
 
 #include <cmath>
 
-namespace djinn {
+namespace djinn
+{
 
 attr_list &attr_list::integer(int64_t value)
 {
@@ -73,13 +74,15 @@ uint32_t op_number(const char *name)
     return op->number;
 }
 
-void record(uint32_t op, c10::ArrayRef<dj_arg> in, const attr_list &attrs, int32_t dtype, int placement, dj_tensor *out, const char *name)
+void record(uint32_t op, c10::ArrayRef<dj_arg> in, const attr_list &attrs, int32_t dtype, int placement, dj_tensor *out,
+            const char *name)
 {
     note_site();
     dj_fault fault;
     fault.text[0] = 0;
     fault.site = 0;
-    int error = dj_record(op, in.data(), static_cast<uint32_t>(in.size()), attrs.attr, attrs.count, dtype, placement, out, &fault);
+    int error = dj_record(op, in.data(), static_cast<uint32_t>(in.size()), attrs.attr, attrs.count, dtype, placement, out,
+                          &fault);
     if (C10_UNLIKELY(error != 0))
         raise_fault(error, fault, name);
 }
@@ -96,7 +99,8 @@ at::Tensor full_make(c10::IntArrayRef size, const c10::Scalar &value, c10::Scala
     return tensor_make(out, device);
 }
 
-namespace {
+namespace
+{
 
 using maybe_type = std::optional<at::ScalarType>;
 using maybe_layout = std::optional<at::Layout>;
@@ -105,7 +109,10 @@ using maybe_bool = std::optional<bool>;
 using maybe_format = std::optional<at::MemoryFormat>;
 using maybe_generator = std::optional<at::Generator>;
 
-at::ScalarType type_or_default(maybe_type type) { return type ? *type : c10::get_default_dtype_as_scalartype(); }
+at::ScalarType type_or_default(maybe_type type)
+{
+    return type ? *type : c10::get_default_dtype_as_scalartype();
+}
 
 at::Tensor empty_like_window(c10::IntArrayRef size, maybe_type type, maybe_device device, c10::IntArrayRef stride)
 {
@@ -124,7 +131,8 @@ void contiguous_strides(c10::IntArrayRef size, c10::SmallVector<int64_t, 8> *str
     }
 }
 
-at::Tensor empty(c10::IntArrayRef size, maybe_type type, maybe_layout layout, maybe_device device, maybe_bool, maybe_format format)
+at::Tensor empty(c10::IntArrayRef size, maybe_type type, maybe_layout layout, maybe_device device, maybe_bool,
+                 maybe_format format)
 {
     TORCH_CHECK(layout.value_or(at::kStrided) == at::kStrided, "remote_accelerator holds strided tensors only");
     c10::SmallVector<int64_t, 8> stride;
@@ -135,7 +143,8 @@ at::Tensor empty(c10::IntArrayRef size, maybe_type type, maybe_layout layout, ma
     return made;
 }
 
-at::Tensor empty_strided(c10::IntArrayRef size, c10::IntArrayRef stride, maybe_type type, maybe_layout, maybe_device device, maybe_bool)
+at::Tensor empty_strided(c10::IntArrayRef size, c10::IntArrayRef stride, maybe_type type, maybe_layout, maybe_device device,
+                         maybe_bool)
 {
     return empty_like_window(size, type, device, stride);
 }
@@ -170,12 +179,14 @@ at::Tensor scalar_tensor(const c10::Scalar &value, maybe_type type, maybe_layout
     return full_of({}, value, type_or_default(type), device);
 }
 
-at::Tensor new_full(const at::Tensor &self, c10::IntArrayRef size, const c10::Scalar &value, maybe_type type, maybe_layout, maybe_device device, maybe_bool)
+at::Tensor new_full(const at::Tensor &self, c10::IntArrayRef size, const c10::Scalar &value, maybe_type type, maybe_layout,
+                    maybe_device device, maybe_bool)
 {
     return full_of(size, value, type.value_or(self.scalar_type()), device.value_or(self.device()));
 }
 
-at::Tensor new_zeros(const at::Tensor &self, c10::IntArrayRef size, maybe_type type, maybe_layout, maybe_device device, maybe_bool)
+at::Tensor new_zeros(const at::Tensor &self, c10::IntArrayRef size, maybe_type type, maybe_layout, maybe_device device,
+                     maybe_bool)
 {
     return full_of(size, 0, type.value_or(self.scalar_type()), device.value_or(self.device()));
 }
@@ -186,24 +197,29 @@ at::Tensor new_ones(const at::Tensor &self, c10::IntArrayRef size, maybe_type ty
 }
 
 // Constants have no order of elements worth keeping, but users see strides: those that are not row-major go by way of empty_like.
-at::Tensor full_like_window(const at::Tensor &self, const c10::Scalar &value, maybe_type type, maybe_layout layout, maybe_device device, maybe_bool pin, maybe_format format)
+at::Tensor full_like_window(const at::Tensor &self, const c10::Scalar &value, maybe_type type, maybe_layout layout,
+                            maybe_device device, maybe_bool pin, maybe_format format)
 {
-    if (self.is_contiguous() && format.value_or(at::MemoryFormat::Preserve) <= at::MemoryFormat::Preserve && device.value_or(self.device()).type() == REMOTE)
+    if (self.is_contiguous() && format.value_or(at::MemoryFormat::Preserve) <= at::MemoryFormat::Preserve &&
+        device.value_or(self.device()).type() == REMOTE)
         return full_of(self.sizes(), value, type.value_or(self.scalar_type()), device.value_or(self.device()));
     return at::empty_like(self, type, layout, device, pin, format).fill_(value);
 }
 
-at::Tensor full_like(const at::Tensor &self, const c10::Scalar &value, maybe_type type, maybe_layout layout, maybe_device device, maybe_bool pin, maybe_format format)
+at::Tensor full_like(const at::Tensor &self, const c10::Scalar &value, maybe_type type, maybe_layout layout, maybe_device device,
+                     maybe_bool pin, maybe_format format)
 {
     return full_like_window(self, value, type, layout, device, pin, format);
 }
 
-at::Tensor zeros_like(const at::Tensor &self, maybe_type type, maybe_layout layout, maybe_device device, maybe_bool pin, maybe_format format)
+at::Tensor zeros_like(const at::Tensor &self, maybe_type type, maybe_layout layout, maybe_device device, maybe_bool pin,
+                      maybe_format format)
 {
     return full_like_window(self, 0, type, layout, device, pin, format);
 }
 
-at::Tensor ones_like(const at::Tensor &self, maybe_type type, maybe_layout layout, maybe_device device, maybe_bool pin, maybe_format format)
+at::Tensor ones_like(const at::Tensor &self, maybe_type type, maybe_layout layout, maybe_device device, maybe_bool pin,
+                     maybe_format format)
 {
     return full_like_window(self, 1, type, layout, device, pin, format);
 }
@@ -223,11 +239,15 @@ at::Tensor &fill_(at::Tensor &self, const c10::Scalar &value)
     return self;
 }
 
-at::Tensor &zero_(at::Tensor &self) { return fill_(self, 0); }
+at::Tensor &zero_(at::Tensor &self)
+{
+    return fill_(self, 0);
+}
 
 // ------------------------------------------------------------------ counted
 
-at::Tensor arange_make(const c10::Scalar &start, const c10::Scalar &end, const c10::Scalar &step, at::ScalarType type, maybe_device device)
+at::Tensor arange_make(const c10::Scalar &start, const c10::Scalar &end, const c10::Scalar &step, at::ScalarType type,
+                       maybe_device device)
 {
     static const uint32_t op = op_number("ARANGE");
     double from = start.toDouble(), to = end.toDouble(), by = step.toDouble();
@@ -241,7 +261,8 @@ at::Tensor arange_make(const c10::Scalar &start, const c10::Scalar &end, const c
     return tensor_make(out, on);
 }
 
-at::Tensor arange(const c10::Scalar &start, const c10::Scalar &end, const c10::Scalar &step, maybe_type type, maybe_layout, maybe_device device, maybe_bool)
+at::Tensor arange(const c10::Scalar &start, const c10::Scalar &end, const c10::Scalar &step, maybe_type type, maybe_layout,
+                  maybe_device device, maybe_bool)
 {
     bool all_integral = start.isIntegral(true) && end.isIntegral(true) && step.isIntegral(true);
     return arange_make(start, end, step, type.value_or(all_integral ? at::kLong : type_or_default(std::nullopt)), device);
@@ -252,7 +273,8 @@ at::Tensor arange_end(const c10::Scalar &end, maybe_type type, maybe_layout layo
     return arange(0, end, 1, type, layout, device, pin);
 }
 
-at::Tensor arange_start(const c10::Scalar &start, const c10::Scalar &end, maybe_type type, maybe_layout layout, maybe_device device, maybe_bool pin)
+at::Tensor arange_start(const c10::Scalar &start, const c10::Scalar &end, maybe_type type, maybe_layout layout,
+                        maybe_device device, maybe_bool pin)
 {
     return arange(start, end, 1, type, layout, device, pin);
 }
@@ -278,8 +300,14 @@ at::Tensor eye_make(int64_t rows, int64_t columns, maybe_type type, maybe_device
     return tensor_make(out, on);
 }
 
-at::Tensor eye(int64_t n, maybe_type type, maybe_layout, maybe_device device, maybe_bool) { return eye_make(n, n, type, device); }
-at::Tensor eye_rectangle(int64_t n, int64_t m, maybe_type type, maybe_layout, maybe_device device, maybe_bool) { return eye_make(n, m, type, device); }
+at::Tensor eye(int64_t n, maybe_type type, maybe_layout, maybe_device device, maybe_bool)
+{
+    return eye_make(n, n, type, device);
+}
+at::Tensor eye_rectangle(int64_t n, int64_t m, maybe_type type, maybe_layout, maybe_device device, maybe_bool)
+{
+    return eye_make(n, m, type, device);
+}
 
 // ------------------------------------------------------------------ random
 
@@ -291,7 +319,13 @@ at::Tensor &random_write(at::Tensor &self, uint32_t op, attr_list &attrs, const 
     attrs.integer(static_cast<int64_t>(key.seed)).integer(static_cast<int64_t>(key.offset));
     dj_tensor out;
     record(op, {}, attrs, dtype_of(self), placement_of(self), &out, name);
-    struct holder { dj_cell *cell; ~holder() { dj_cell_drop(cell); } } dropped{out.cell};
+    struct holder {
+        dj_cell *cell;
+        ~holder()
+        {
+            dj_cell_drop(cell);
+        }
+    } dropped{out.cell};
     tensor_write(self, out, name);
     return self;
 }
@@ -337,7 +371,10 @@ at::Tensor &random_from(at::Tensor &self, int64_t low, std::optional<int64_t> hi
     return randint_write(self, low, high.value_or(std::numeric_limits<int64_t>::max()), generator);
 }
 
-at::Tensor &random_to(at::Tensor &self, int64_t high, maybe_generator generator) { return randint_write(self, 0, high, generator); }
+at::Tensor &random_to(at::Tensor &self, int64_t high, maybe_generator generator)
+{
+    return randint_write(self, 0, high, generator);
+}
 
 // Integers up to what the dtype holds exactly.
 at::Tensor &random_full(at::Tensor &self, maybe_generator generator)
@@ -358,7 +395,7 @@ at::Tensor &random_full(at::Tensor &self, maybe_generator generator)
     return randint_write(self, 0, high, generator);
 }
 
-} // namespace
+}    // namespace
 
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, library)
 {
@@ -390,4 +427,4 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library)
     library.impl("random_", random_full);
 }
 
-} // namespace djinn
+}    // namespace djinn

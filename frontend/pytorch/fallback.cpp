@@ -10,9 +10,11 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/native/CPUFallback.h>
 
-namespace djinn {
+namespace djinn
+{
 
-namespace {
+namespace
+{
 
 std::mutex counts_lock;
 std::map<std::string, uint64_t> counts;
@@ -24,7 +26,8 @@ void replace_generators(const c10::FunctionSchema &schema, torch::jit::Stack *st
     size_t count = schema.arguments().size(), first = stack->size() - count;
     for (size_t i = 0; i < count; i++) {
         c10::IValue &value = (*stack)[first + i];
-        if (schema.arguments()[i].name() != "generator" || !(value.isNone() || (value.isGenerator() && value.toGenerator().device().type() == REMOTE)))
+        if (schema.arguments()[i].name() != "generator" ||
+            !(value.isNone() || (value.isGenerator() && value.toGenerator().device().type() == REMOTE)))
             continue;
         std::optional<at::Generator> given = value.isNone() ? std::nullopt : std::optional<at::Generator>(value.toGenerator());
         random_key key = random_take(given, device, 1);
@@ -60,7 +63,7 @@ c10::Device device_on(const torch::jit::Stack &stack, size_t count)
     return device_of_index(-1);
 }
 
-} // namespace
+}    // namespace
 
 void fallback_count(const char *name)
 {
@@ -79,7 +82,10 @@ std::vector<std::pair<std::string, uint64_t>> fallback_counts()
     return {counts.begin(), counts.end()};
 }
 
-void fallback_on_first(void (*notice)(const char *name)) { first_notice = notice; }
+void fallback_on_first(void (*notice)(const char *name))
+{
+    first_notice = notice;
+}
 
 void fallback(const c10::OperatorHandle &op, torch::jit::Stack *stack)
 {
@@ -91,4 +97,4 @@ void fallback(const c10::OperatorHandle &op, torch::jit::Stack *stack)
     at::native::cpu_fallback(op, stack);
 }
 
-} // namespace djinn
+}    // namespace djinn

@@ -23,21 +23,32 @@
 #include <c10/util/Exception.h>
 #include <torch/csrc/Exceptions.h>
 
-namespace djinn {
+namespace djinn
+{
 
-namespace {
+namespace
+{
 
-constexpr uint32_t SITES_MAX = 1 << 16;     // beyond it errors name no line; code objects of known sites stay alive
+constexpr uint32_t SITES_MAX = 1 << 16;    // beyond it errors name no line; code objects of known sites stay alive
 constexpr size_t CACHE_SLOTS = 256;
 
-struct site { PyCodeObject *code; int instruction; };
+struct site {
+    PyCodeObject *code;
+    int instruction;
+};
 struct site_key {
     PyCodeObject *code;
     int instruction;
-    bool operator==(const site_key &other) const { return code == other.code && instruction == other.instruction; }
+    bool operator==(const site_key &other) const
+    {
+        return code == other.code && instruction == other.instruction;
+    }
 };
 struct site_hash {
-    size_t operator()(const site_key &key) const { return reinterpret_cast<size_t>(key.code) / 64 * 31 + static_cast<size_t>(key.instruction); }
+    size_t operator()(const site_key &key) const
+    {
+        return reinterpret_cast<size_t>(key.code) / 64 * 31 + static_cast<size_t>(key.instruction);
+    }
 };
 
 std::mutex sites_lock;
@@ -82,12 +93,16 @@ int on_wait(void *)
     return interrupted;
 }
 
-} // namespace
+}    // namespace
 
 void note_site()
 {
 #ifdef DJINN_HAS_FRAMES
-    struct slot { PyCodeObject *code; int instruction; uint32_t number; };
+    struct slot {
+        PyCodeObject *code;
+        int instruction;
+        uint32_t number;
+    };
     static thread_local slot cache[CACHE_SLOTS];
     static thread_local uint32_t last = 0;
     PyThreadState *thread = PyGILState_GetThisThreadState();
@@ -137,7 +152,8 @@ void fault_start(PyObject *factory)
         interrupt_type = interrupt_value = interrupt_traceback = nullptr;
     } else {
         std::string where = is_late ? site_text(fault.site) : "";
-        PyObject *made = PyObject_CallFunction(error_factory, "isssIs", error, dj_error_name_of(error), text.c_str(), op, fault.site, where.c_str());
+        PyObject *made = PyObject_CallFunction(error_factory, "isssIs", error, dj_error_name_of(error), text.c_str(), op,
+                                               fault.site, where.c_str());
         if (made) {
             PyErr_SetObject(reinterpret_cast<PyObject *>(Py_TYPE(made)), made);
             Py_DECREF(made);
@@ -161,4 +177,4 @@ without_python_lock::~without_python_lock()
         PyEval_RestoreThread(static_cast<PyThreadState *>(saved_));
 }
 
-} // namespace djinn
+}    // namespace djinn

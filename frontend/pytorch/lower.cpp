@@ -13,9 +13,11 @@
 
 #include <unordered_map>
 
-namespace djinn {
+namespace djinn
+{
 
-namespace {
+namespace
+{
 
 std::vector<std::string> problems, lowered;
 
@@ -76,7 +78,10 @@ bool step_of(const std::string &word, const c10::Argument &argument, step *ret)
 
 // ------------------------------------------------------------------ one call
 
-int64_t int_of(const c10::IValue &value) { return value.isInt() ? value.toInt() : value.toSymInt().guard_int(__FILE__, __LINE__); }
+int64_t int_of(const c10::IValue &value)
+{
+    return value.isInt() ? value.toInt() : value.toSymInt().guard_int(__FILE__, __LINE__);
+}
 
 constexpr int64_t UNKNOWN_ENUM = -1;
 
@@ -115,7 +120,7 @@ bool attr_of_scalar(const c10::IValue &value, dj_attr *attr)
     return true;
 }
 
-} // namespace
+}    // namespace
 
 call_inputs::~call_inputs()
 {
@@ -135,7 +140,9 @@ bool call_inputs::add(const at::Tensor &tensor, bool takes_cpu, const char *name
                 device = tensor.device();
                 placement = -1;
             } else {
-                TORCH_CHECK(*device == tensor.device(), "Expected all tensors to be on the same device, but found at least two devices, ", *device, " and ", tensor.device(), "!");
+                TORCH_CHECK(*device == tensor.device(),
+                            "Expected all tensors to be on the same device, but found at least two devices, ", *device, " and ",
+                            tensor.device(), "!");
             }
             arg.kind = DJ_ARG_TENSOR;
             arg.tensor = &window[count];
@@ -152,8 +159,9 @@ bool call_inputs::add(const at::Tensor &tensor, bool takes_cpu, const char *name
                 arg.scalar = tensor.item().toLong();
             }
         } else {
-            TORCH_CHECK(takes_cpu || tensor.dim() == 0, "Expected all tensors to be on the same device, but found at least two devices, ",
-                        device.value_or(device_of_index(-1)), " and ", tensor.device(), "! (when checking argument for ", name, ")");
+            TORCH_CHECK(
+                takes_cpu || tensor.dim() == 0, "Expected all tensors to be on the same device, but found at least two devices, ",
+                device.value_or(device_of_index(-1)), " and ", tensor.device(), "! (when checking argument for ", name, ")");
             if (tensor.is_complex())
                 return false;
             tensor_upload_window(tensor, device ? device->index() : DJ_ANY_DEVICE, &window[count]);
@@ -167,11 +175,14 @@ bool call_inputs::add(const at::Tensor &tensor, bool takes_cpu, const char *name
 }
 
 // Runs the steps over the arguments. False when the call is one that only the CPU can do.
-bool lowering::gather(const c10::IValue *arguments, call_inputs *call, dj_attr *attr, int64_t (*ints)[DJ_ATTR_INTS_MAX], int32_t *dtype) const
+bool lowering::gather(const c10::IValue *arguments, call_inputs *call, dj_attr *attr, int64_t (*ints)[DJ_ATTR_INTS_MAX],
+                      int32_t *dtype) const
 {
     uint32_t tensors = 0;
     for (size_t i = 0; i < steps.size(); i++)
-        tensors += steps[i].kind == step::TENSOR ? 1 : steps[i].kind == step::TENSORS ? static_cast<uint32_t>(arguments[i].toListRef().size()) : 0;
+        tensors += steps[i].kind == step::TENSOR    ? 1
+                   : steps[i].kind == step::TENSORS ? static_cast<uint32_t>(arguments[i].toListRef().size())
+                                                    : 0;
     call->reserve(tensors);
     uint32_t attrs = 0;
     for (size_t i = 0; i < steps.size(); i++) {
@@ -304,7 +315,8 @@ void lowering::operator()(const c10::OperatorHandle &handle, c10::DispatchKeySet
         for (uint32_t i = 0; i < outputs; i++)
             targets.push_back(arguments[steps.size() + i].toTensor());
         for (uint32_t i = 0; i < outputs; i++)
-            write_out(targets[i], is_view ? tensor_view(arguments[0].toTensor(), out[i]) : tensor_make(out[i], device), name.c_str());
+            write_out(targets[i], is_view ? tensor_view(arguments[0].toTensor(), out[i]) : tensor_make(out[i], device),
+                      name.c_str());
         torch::jit::drop(*stack, arguments_count);
         for (at::Tensor &target : targets)
             stack->emplace_back(std::move(target));
@@ -314,19 +326,27 @@ void lowering::operator()(const c10::OperatorHandle &handle, c10::DispatchKeySet
 
 void lowering::write_in_place(const at::Tensor &self, const dj_tensor &result) const
 {
-    struct holder { dj_cell *cell; ~holder() { dj_cell_drop(cell); } } dropped{result.cell};
+    struct holder {
+        dj_cell *cell;
+        ~holder()
+        {
+            dj_cell_drop(cell);
+        }
+    } dropped{result.cell};
     c10::IntArrayRef size(result.size, result.rank);
     TORCH_CHECK(self.sizes() == size, "output with shape ", self.sizes(), " doesn't match the broadcast shape ", size);
     c10::ScalarType type = scalar_type(result.dtype);
-    TORCH_CHECK(c10::canCast(type, self.scalar_type()), "result type ", type, " can't be cast to the desired output type ", self.scalar_type());
+    TORCH_CHECK(c10::canCast(type, self.scalar_type()), "result type ", type, " can't be cast to the desired output type ",
+                self.scalar_type());
     tensor_write(self, result, name.c_str());
 }
 
 void write_out(const at::Tensor &target, const at::Tensor &result, const char *name)
 {
-    TORCH_CHECK(is_remote(target), "Expected all tensors to be on the same device, but found at least two devices, ", result.device(), " and ", target.device(), "!");
-    TORCH_CHECK(c10::canCast(result.scalar_type(), target.scalar_type()), "result type ", result.scalar_type(), " can't be cast to the desired output type ",
-                target.scalar_type());
+    TORCH_CHECK(is_remote(target), "Expected all tensors to be on the same device, but found at least two devices, ",
+                result.device(), " and ", target.device(), "!");
+    TORCH_CHECK(c10::canCast(result.scalar_type(), target.scalar_type()), "result type ", result.scalar_type(),
+                " can't be cast to the desired output type ", target.scalar_type());
     if (target.sizes() != result.sizes())
         target.resize_(result.sizes());
     dj_tensor window;
@@ -334,7 +354,8 @@ void write_out(const at::Tensor &target, const at::Tensor &result, const char *n
     tensor_write(target, window, name);
 }
 
-namespace {
+namespace
+{
 
 // ------------------------------------------------------------------ registration
 
@@ -376,7 +397,8 @@ bool takes_as(const c10::FunctionSchema &a, const c10::FunctionSchema &b, size_t
     return true;
 }
 
-std::unique_ptr<lowering> lowering_make(const dj_op &row, const c10::OperatorHandle &function, const c10::OperatorHandle &target, lowering_form form)
+std::unique_ptr<lowering> lowering_make(const dj_op &row, const c10::OperatorHandle &function, const c10::OperatorHandle &target,
+                                        lowering_form form)
 {
     auto made = std::make_unique<lowering>();
     made->op = row.number;
@@ -404,7 +426,10 @@ std::unique_ptr<lowering> lowering_make(const dj_op &row, const c10::OperatorHan
     return attrs == row.attrs ? std::move(made) : nullptr;
 }
 
-bool has_kernel(const c10::OperatorHandle &handle, c10::DispatchKey key) { return handle.hasKernelForDispatchKey(key); }
+bool has_kernel(const c10::OperatorHandle &handle, c10::DispatchKey key)
+{
+    return handle.hasKernelForDispatchKey(key);
+}
 
 void impl(torch::Library &library, const c10::OperatorHandle &handle, std::unique_ptr<lowering> kernel)
 {
@@ -429,7 +454,8 @@ void register_row(torch::Library &library, const std::unordered_map<std::string,
     auto in_place = ops.find(base + "_");
     if (in_place != ops.end() && !is_view && row.outputs == 1)
         for (const c10::OperatorHandle &handle : in_place->second)
-            if (handle.schema().arguments().size() == count && takes_as(handle.schema(), function->schema(), count) && !has_kernel(handle, c10::DispatchKey::PrivateUse1) &&
+            if (handle.schema().arguments().size() == count && takes_as(handle.schema(), function->schema(), count) &&
+                !has_kernel(handle, c10::DispatchKey::PrivateUse1) &&
                 !has_kernel(handle, c10::DispatchKey::CompositeImplicitAutograd))
                 impl(library, handle, lowering_make(row, *function, handle, IN_PLACE));
     auto same_base = ops.find(base);
@@ -454,7 +480,7 @@ void fallback_kernel(const c10::OperatorHandle &op, torch::jit::Stack *stack)
     fallback(op, stack);
 }
 
-} // namespace
+}    // namespace
 
 void register_ops()
 {
@@ -466,16 +492,26 @@ void register_ops()
         register_row(library, ops, table[i]);
     for (const auto &[base, list] : ops)
         for (const c10::OperatorHandle &handle : list) {
-            bool is_cpu_only = has_kernel(handle, c10::DispatchKey::CPU) || has_kernel(handle, c10::DispatchKey::CompositeExplicitAutogradNonFunctional);
-            if (is_cpu_only && !has_kernel(handle, c10::DispatchKey::PrivateUse1) && !has_kernel(handle, c10::DispatchKey::CompositeImplicitAutograd) &&
-                !returns_view(handle.schema()))
+            bool is_cpu_only = has_kernel(handle, c10::DispatchKey::CPU) ||
+                               has_kernel(handle, c10::DispatchKey::CompositeExplicitAutogradNonFunctional);
+            if (is_cpu_only && !has_kernel(handle, c10::DispatchKey::PrivateUse1) &&
+                !has_kernel(handle, c10::DispatchKey::CompositeImplicitAutograd) && !returns_view(handle.schema()))
                 library.impl(full_name(handle).c_str(), torch::CppFunction::makeFromBoxedFunction<&fallback_kernel>());
         }
 }
 
-const std::vector<std::string> &lowering_problems() { return problems; }
-const std::vector<std::string> &lowered_ops() { return lowered; }
+const std::vector<std::string> &lowering_problems()
+{
+    return problems;
+}
+const std::vector<std::string> &lowered_ops()
+{
+    return lowered;
+}
 
-TORCH_LIBRARY_IMPL(_, PrivateUse1, library) { library.fallback(torch::CppFunction::makeFromBoxedFunction<&fallback_kernel>()); }
+TORCH_LIBRARY_IMPL(_, PrivateUse1, library)
+{
+    library.fallback(torch::CppFunction::makeFromBoxedFunction<&fallback_kernel>());
+}
 
-} // namespace djinn
+}    // namespace djinn

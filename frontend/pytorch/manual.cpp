@@ -25,17 +25,23 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
-namespace djinn {
+namespace djinn
+{
 
-namespace {
+namespace
+{
 
 using maybe_tensor = std::optional<at::Tensor>;
 
-void fallback_boxed(const c10::OperatorHandle &op, torch::jit::Stack *stack) { fallback(op, stack); }
+void fallback_boxed(const c10::OperatorHandle &op, torch::jit::Stack *stack)
+{
+    fallback(op, stack);
+}
 
 // Records with tensor arguments that may be absent or on the CPU; the outputs as tensors.
 template <size_t OUTPUTS>
-std::array<at::Tensor, OUTPUTS> record_tensors(uint32_t op, std::initializer_list<at::Tensor> tensors, const attr_list &attrs, const char *name)
+std::array<at::Tensor, OUTPUTS> record_tensors(uint32_t op, std::initializer_list<at::Tensor> tensors, const attr_list &attrs,
+                                               const char *name)
 {
     call_inputs call;
     call.reserve(static_cast<uint32_t>(tensors.size()));
@@ -49,15 +55,19 @@ std::array<at::Tensor, OUTPUTS> record_tensors(uint32_t op, std::initializer_lis
     return made;
 }
 
-at::Tensor or_none(const maybe_tensor &tensor) { return tensor ? *tensor : at::Tensor(); }
+at::Tensor or_none(const maybe_tensor &tensor)
+{
+    return tensor ? *tensor : at::Tensor();
+}
 
 // ------------------------------------------------------------------ attention
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, c10::SymInt, c10::SymInt, at::Tensor, at::Tensor, at::Tensor>
-attention(const at::Tensor &query, const at::Tensor &key, const at::Tensor &value, const maybe_tensor &bias, double dropout_p, bool is_causal, bool, std::optional<double> scale)
+attention(const at::Tensor &query, const at::Tensor &key, const at::Tensor &value, const maybe_tensor &bias, double dropout_p,
+          bool is_causal, bool, std::optional<double> scale)
 {
     static const uint32_t op = op_number("SDPA");
-    TORCH_CHECK(dropout_p == 0.0, "remote_accelerator's fused attention has no dropout");       // attention_choice keeps these away
+    TORCH_CHECK(dropout_p == 0.0, "remote_accelerator's fused attention has no dropout");    // attention_choice keeps these away
     attr_list attrs;
     attrs.boolean(is_causal);
     if (scale)
@@ -70,50 +80,64 @@ attention(const at::Tensor &query, const at::Tensor &key, const at::Tensor &valu
 
 // ------------------------------------------------------------------ batch norm: whole in evaluation, on the CPU in training
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm_eval(const at::Tensor &self, const maybe_tensor &weight, const maybe_tensor &bias, const at::Tensor &mean,
+std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm_eval(const at::Tensor &self, const maybe_tensor &weight,
+                                                               const maybe_tensor &bias, const at::Tensor &mean,
                                                                const at::Tensor &variance, double eps)
 {
     static const uint32_t op = op_number("BATCH_NORM");
-    auto out = record_tensors<1>(op, {self, or_none(weight), or_none(bias), mean, variance}, attr_list().real(eps), "native_batch_norm");
+    auto out = record_tensors<1>(op, {self, or_none(weight), or_none(bias), mean, variance}, attr_list().real(eps),
+                                 "native_batch_norm");
     at::Tensor none = at::empty({0}, self.options());
     return {out[0], none, at::empty({0}, self.options())};
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> native_batch_norm(const at::Tensor &self, const maybe_tensor &weight, const maybe_tensor &bias, const maybe_tensor &mean,
-                                                                 const maybe_tensor &variance, bool training, double momentum, double eps)
+std::tuple<at::Tensor, at::Tensor, at::Tensor> native_batch_norm(const at::Tensor &self, const maybe_tensor &weight,
+                                                                 const maybe_tensor &bias, const maybe_tensor &mean,
+                                                                 const maybe_tensor &variance, bool training, double momentum,
+                                                                 double eps)
 {
     if (!training && mean && mean->defined() && variance && variance->defined())
         return batch_norm_eval(self, weight, bias, *mean, *variance, eps);
     if (!mean || !mean->defined())
-        return at::native::call_fallback_fn<&fallback_boxed, at::_ops::_native_batch_norm_legit_no_stats>::call(self, weight, bias, training, momentum, eps);
+        return at::native::call_fallback_fn<&fallback_boxed, at::_ops::_native_batch_norm_legit_no_stats>::call(
+            self, weight, bias, training, momentum, eps);
     // native_batch_norm changes the running statistics without saying so in its schema; this form says it, so they are written back.
     at::Tensor running_mean = *mean, running_variance = *variance;
-    return at::native::call_fallback_fn<&fallback_boxed, at::_ops::_native_batch_norm_legit>::call(self, weight, bias, running_mean, running_variance, training, momentum, eps);
+    return at::native::call_fallback_fn<&fallback_boxed, at::_ops::_native_batch_norm_legit>::call(
+        self, weight, bias, running_mean, running_variance, training, momentum, eps);
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm_legit(const at::Tensor &self, const maybe_tensor &weight, const maybe_tensor &bias, at::Tensor &mean,
-                                                                at::Tensor &variance, bool training, double momentum, double eps)
+std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm_legit(const at::Tensor &self, const maybe_tensor &weight,
+                                                                const maybe_tensor &bias, at::Tensor &mean, at::Tensor &variance,
+                                                                bool training, double momentum, double eps)
 {
     if (!training)
         return batch_norm_eval(self, weight, bias, mean, variance, eps);
-    return at::native::call_fallback_fn<&fallback_boxed, at::_ops::_native_batch_norm_legit>::call(self, weight, bias, mean, variance, training, momentum, eps);
+    return at::native::call_fallback_fn<&fallback_boxed, at::_ops::_native_batch_norm_legit>::call(
+        self, weight, bias, mean, variance, training, momentum, eps);
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm_no_training(const at::Tensor &self, const maybe_tensor &weight, const maybe_tensor &bias, const at::Tensor &mean,
+std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm_no_training(const at::Tensor &self, const maybe_tensor &weight,
+                                                                      const maybe_tensor &bias, const at::Tensor &mean,
                                                                       const at::Tensor &variance, double, double eps)
 {
     return batch_norm_eval(self, weight, bias, mean, variance, eps);
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(const at::Tensor &grad, const at::Tensor &self, const at::Tensor &weight, c10::IntArrayRef stride,
-                                                                    c10::IntArrayRef padding, c10::IntArrayRef dilation, bool transposed, c10::IntArrayRef output_padding,
+std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(const at::Tensor &grad, const at::Tensor &self,
+                                                                    const at::Tensor &weight, c10::IntArrayRef stride,
+                                                                    c10::IntArrayRef padding, c10::IntArrayRef dilation,
+                                                                    bool transposed, c10::IntArrayRef output_padding,
                                                                     int64_t groups, std::array<bool, 3> mask)
 {
     fallback_count("aten::convolution_backward");
-    auto host = at::convolution_backward(tensor_to_cpu(grad), tensor_to_cpu(self), tensor_to_cpu(weight), c10::IntArrayRef{weight.size(transposed ? 1 : 0) * (transposed ? groups : 1)},
-                                         stride, padding, dilation, transposed, output_padding, groups, mask);
+    auto host = at::convolution_backward(tensor_to_cpu(grad), tensor_to_cpu(self), tensor_to_cpu(weight),
+                                         c10::IntArrayRef{weight.size(transposed ? 1 : 0) * (transposed ? groups : 1)}, stride,
+                                         padding, dilation, transposed, output_padding, groups, mask);
     int placement = placement_of(grad);
-    auto back = [&](const at::Tensor &tensor) { return tensor.defined() ? tensor_upload(tensor, grad.device(), placement) : tensor; };
+    auto back = [&](const at::Tensor &tensor) {
+        return tensor.defined() ? tensor_upload(tensor, grad.device(), placement) : tensor;
+    };
     return {back(std::get<0>(host)), back(std::get<1>(host)), back(std::get<2>(host))};
 }
 
@@ -133,7 +157,10 @@ std::tuple<at::Tensor, at::Tensor> native_dropout(const at::Tensor &self, double
     return {out[0], out[1]};
 }
 
-at::Tensor native_dropout_backward(const at::Tensor &grad, const at::Tensor &mask, double scale) { return at::mul(at::mul(grad, mask), scale); }
+at::Tensor native_dropout_backward(const at::Tensor &grad, const at::Tensor &mask, double scale)
+{
+    return at::mul(at::mul(grad, mask), scale);
+}
 
 at::Tensor multinomial(const at::Tensor &self, int64_t count, bool replacement, std::optional<at::Generator> generator)
 {
@@ -144,13 +171,16 @@ at::Tensor multinomial(const at::Tensor &self, int64_t count, bool replacement, 
     TORCH_CHECK(replacement || count <= self.size(-1), "cannot sample n_sample > prob_dist.size(-1) samples without replacement");
     random_key random = random_take(generator, self.device(), std::max(self.numel(), count));
     attr_list attrs;
-    attrs.integer(count).boolean(replacement).integer(static_cast<int64_t>(random.seed)).integer(static_cast<int64_t>(random.offset));
+    attrs.integer(count)
+        .boolean(replacement)
+        .integer(static_cast<int64_t>(random.seed))
+        .integer(static_cast<int64_t>(random.offset));
     return record_tensors<1>(op, {self}, attrs, "multinomial")[0];
 }
 
 std::tuple<at::Tensor, at::Tensor> sort_stable(const at::Tensor &self, std::optional<bool>, int64_t dim, bool descending)
 {
-    static const uint32_t op = op_number("SORT");       // whose order is always stable
+    static const uint32_t op = op_number("SORT");    // whose order is always stable
     auto out = record_tensors<2>(op, {self}, attr_list().integer(dim).boolean(descending), "sort");
     return {out[0], out[1]};
 }
@@ -159,7 +189,10 @@ std::tuple<at::Tensor, at::Tensor> sort_stable(const at::Tensor &self, std::opti
 
 using index_list = c10::List<std::optional<at::Tensor>>;
 
-bool is_mask(const at::Tensor &index) { return index.scalar_type() == at::kBool || index.scalar_type() == at::kByte; }
+bool is_mask(const at::Tensor &index)
+{
+    return index.scalar_type() == at::kBool || index.scalar_type() == at::kByte;
+}
 
 // Masks become the positions where they are true: how many there are depends on data, so this waits for the answer.
 std::vector<at::Tensor> positions_of(const index_list &indices)
@@ -179,10 +212,12 @@ std::vector<at::Tensor> positions_of(const index_list &indices)
     return positions;
 }
 
-at::Tensor index_record(uint32_t op, const at::Tensor &self, const index_list &indices, const at::Tensor *values, const attr_list &attrs, const char *name)
+at::Tensor index_record(uint32_t op, const at::Tensor &self, const index_list &indices, const at::Tensor *values,
+                        const attr_list &attrs, const char *name)
 {
     std::vector<at::Tensor> positions = positions_of(indices);
-    TORCH_CHECK_INDEX(static_cast<int64_t>(positions.size()) <= self.dim(), "too many indices for tensor of dimension ", self.dim(), " (got ", positions.size(), ")");
+    TORCH_CHECK_INDEX(static_cast<int64_t>(positions.size()) <= self.dim(), "too many indices for tensor of dimension ",
+                      self.dim(), " (got ", positions.size(), ")");
     call_inputs call;
     call.reserve(static_cast<uint32_t>(positions.size()) + 2);
     bool is_real = call.add(self, false, name);
@@ -208,13 +243,15 @@ bool is_masked_fill(const at::Tensor &self, const index_list &indices, const at:
     if (accumulate || values.numel() != 1 || indices.size() != 1)
         return false;
     std::optional<at::Tensor> mask = indices.get(0);
-    return mask && mask->defined() && mask->scalar_type() == at::kBool && is_remote(*mask) && mask->dim() <= self.dim() && mask->sizes() == self.sizes().slice(0, static_cast<size_t>(mask->dim()));
+    return mask && mask->defined() && mask->scalar_type() == at::kBool && is_remote(*mask) && mask->dim() <= self.dim() &&
+           mask->sizes() == self.sizes().slice(0, static_cast<size_t>(mask->dim()));
 }
 
 at::Tensor put_at(const at::Tensor &self, const index_list &indices, const at::Tensor &values, bool accumulate)
 {
     static const uint32_t op = op_number("INDEX_PUT");
-    TORCH_CHECK_INDEX(self.scalar_type() == values.scalar_type(), "Index put requires the source and destination dtypes match, got ", self.scalar_type(),
+    TORCH_CHECK_INDEX(self.scalar_type() == values.scalar_type(),
+                      "Index put requires the source and destination dtypes match, got ", self.scalar_type(),
                       " for the destination and ", values.scalar_type(), " for the source.");
     if (is_masked_fill(self, indices, values, accumulate)) {
         at::Tensor mask = *indices.get(0);
@@ -241,7 +278,10 @@ at::Tensor &index_put_impl_(at::Tensor &self, const index_list &indices, const a
 
 // ------------------------------------------------------------------ two or three rows of the table
 
-at::Tensor rsub(const at::Tensor &self, const at::Tensor &other, const at::Scalar &alpha) { return at::sub(other, self, alpha); }
+at::Tensor rsub(const at::Tensor &self, const at::Tensor &other, const at::Scalar &alpha)
+{
+    return at::sub(other, self, alpha);
+}
 
 at::Tensor pow_of_scalar(const at::Scalar &base, const at::Tensor &exponent)
 {
@@ -251,31 +291,49 @@ at::Tensor pow_of_scalar(const at::Scalar &base, const at::Tensor &exponent)
     return record_tensors<1>(op, {number, exponent}, attr_list(), "pow")[0];
 }
 
-at::Tensor floor_divide(const at::Tensor &self, const at::Tensor &other) { return at::div(self, other, "floor"); }
-at::Tensor &floor_divide_(at::Tensor &self, const at::Tensor &other) { return self.div_(other, "floor"); }
-at::Tensor clamp_max(const at::Tensor &self, const at::Scalar &high) { return at::clamp(self, std::nullopt, high); }
-at::Tensor &clamp_max_(at::Tensor &self, const at::Scalar &high) { return self.clamp_(std::nullopt, high); }
+at::Tensor floor_divide(const at::Tensor &self, const at::Tensor &other)
+{
+    return at::div(self, other, "floor");
+}
+at::Tensor &floor_divide_(at::Tensor &self, const at::Tensor &other)
+{
+    return self.div_(other, "floor");
+}
+at::Tensor clamp_max(const at::Tensor &self, const at::Scalar &high)
+{
+    return at::clamp(self, std::nullopt, high);
+}
+at::Tensor &clamp_max_(at::Tensor &self, const at::Scalar &high)
+{
+    return self.clamp_(std::nullopt, high);
+}
 
 at::Tensor std_of(const at::Tensor &self, at::OptionalIntArrayRef dims, const std::optional<at::Scalar> &correction, bool keepdim)
 {
     return at::var(self, dims, correction, keepdim).sqrt_();
 }
 
-std::tuple<at::Tensor, at::Tensor> var_mean(const at::Tensor &self, at::OptionalIntArrayRef dims, const std::optional<at::Scalar> &correction, bool keepdim)
+std::tuple<at::Tensor, at::Tensor> var_mean(const at::Tensor &self, at::OptionalIntArrayRef dims,
+                                            const std::optional<at::Scalar> &correction, bool keepdim)
 {
     return {at::var(self, dims, correction, keepdim), at::mean(self, dims, keepdim)};
 }
 
-std::tuple<at::Tensor, at::Tensor> std_mean(const at::Tensor &self, at::OptionalIntArrayRef dims, const std::optional<at::Scalar> &correction, bool keepdim)
+std::tuple<at::Tensor, at::Tensor> std_mean(const at::Tensor &self, at::OptionalIntArrayRef dims,
+                                            const std::optional<at::Scalar> &correction, bool keepdim)
 {
     return {std_of(self, dims, correction, keepdim), at::mean(self, dims, keepdim)};
 }
 
 // ------------------------------------------------------------------ recurrent cells, above autograd: the pieces have gradients
 
-at::Tensor plus(const at::Tensor &gates, const maybe_tensor &bias) { return bias && bias->defined() ? at::add(gates, *bias) : gates; }
+at::Tensor plus(const at::Tensor &gates, const maybe_tensor &bias)
+{
+    return bias && bias->defined() ? at::add(gates, *bias) : gates;
+}
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> lstm_cell(const at::Tensor &input, const at::Tensor &hidden, const at::Tensor &cell, const maybe_tensor &input_bias,
+std::tuple<at::Tensor, at::Tensor, at::Tensor> lstm_cell(const at::Tensor &input, const at::Tensor &hidden,
+                                                         const at::Tensor &cell, const maybe_tensor &input_bias,
                                                          const maybe_tensor &hidden_bias)
 {
     at::Tensor sum = at::add(plus(input, input_bias), plus(hidden, hidden_bias));
@@ -284,7 +342,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> lstm_cell(const at::Tensor &input
     return {at::mul(at::sigmoid(gates[3]), at::tanh(next)), next, sum};
 }
 
-std::tuple<at::Tensor, at::Tensor> gru_cell(const at::Tensor &input, const at::Tensor &hidden, const at::Tensor &state, const maybe_tensor &input_bias, const maybe_tensor &hidden_bias)
+std::tuple<at::Tensor, at::Tensor> gru_cell(const at::Tensor &input, const at::Tensor &hidden, const at::Tensor &state,
+                                            const maybe_tensor &input_bias, const maybe_tensor &hidden_bias)
 {
     std::vector<at::Tensor> in = plus(input, input_bias).chunk(3, 1), old = plus(hidden, hidden_bias).chunk(3, 1);
     at::Tensor reset = at::sigmoid(at::add(old[0], in[0])), update = at::sigmoid(at::add(old[1], in[1]));
@@ -292,7 +351,7 @@ std::tuple<at::Tensor, at::Tensor> gru_cell(const at::Tensor &input, const at::T
     return {at::add(at::mul(at::sub(state, fresh), update), fresh), at::Tensor()};
 }
 
-} // namespace
+}    // namespace
 
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, library)
 {
@@ -328,4 +387,4 @@ TORCH_LIBRARY_IMPL(aten, AutogradPrivateUse1, library)
     library.impl("_thnn_fused_gru_cell", gru_cell);
 }
 
-} // namespace djinn
+}    // namespace djinn

@@ -11,11 +11,13 @@
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <torch/csrc/Exceptions.h>
 
-namespace djinn {
+namespace djinn
+{
 
 void device_register();
 
-namespace {
+namespace
+{
 
 PyObject *fallback_notice = nullptr;
 
@@ -42,8 +44,7 @@ void check(int error, const dj_fault &fault, const char *what)
         raise_fault(error, fault, what, /*is_late=*/true);
 }
 
-template <typename CALL>
-void blocking(const char *what, CALL call)
+template <typename CALL> void blocking(const char *what, CALL call)
 {
     dj_fault fault = {};
     int error;
@@ -84,7 +85,8 @@ PyObject *init(PyObject *, PyObject *args)
 {
     dj_config config = {};
     unsigned long long timeout_ns;
-    if (!PyArg_ParseTuple(args, "zzzzzIK", &config.address, &config.token, &config.tenant, &config.session, &config.program, &config.embedded_threads, &timeout_ns))
+    if (!PyArg_ParseTuple(args, "zzzzzIK", &config.address, &config.token, &config.tenant, &config.session, &config.program,
+                          &config.embedded_threads, &timeout_ns))
         return nullptr;
     HANDLE_TH_ERRORS
     config.timeout_ns = timeout_ns;
@@ -101,7 +103,10 @@ PyObject *shutdown(PyObject *, PyObject *)
     END_HANDLE_TH_ERRORS
 }
 
-PyObject *is_initialized(PyObject *, PyObject *) { return PyBool_FromLong(dj_is_initialized()); }
+PyObject *is_initialized(PyObject *, PyObject *)
+{
+    return PyBool_FromLong(dj_is_initialized());
+}
 
 PyObject *device_count(PyObject *, PyObject *)
 {
@@ -189,18 +194,22 @@ PyObject *stats(PyObject *, PyObject *)
     dj_stats(&now);
     PyObject *dict = PyDict_New();
 #define PUT(field) put(dict, #field, now.field) &&
-    bool is_full = dict &&
-        PUT(ops_recorded) PUT(ops_submitted) PUT(ops_dropped) PUT(views_restrided) PUT(executions) PUT(plans) PUT(plans_sent) PUT(reads)
-        PUT(reads_predicted) PUT(round_trips) PUT(bytes_out) PUT(bytes_in) PUT(leaf_bytes_out) PUT(leaf_bytes_in_reads) PUT(leaves) PUT(leaves_reused)
-        PUT(record_ns) PUT(flush_ns) PUT(wait_ns) PUT(bind_ns) PUT(execute_ns) PUT(init_ns) PUT(handles_live) PUT(bytes_unacknowledged)
-        PUT(executions_unacknowledged) PUT(resubmissions) PUT(links_lost) true;
+    bool is_full = dict && PUT(ops_recorded) PUT(ops_submitted) PUT(ops_dropped) PUT(views_restrided) PUT(executions) PUT(plans)
+                               PUT(plans_sent) PUT(reads) PUT(reads_predicted) PUT(round_trips) PUT(bytes_out) PUT(bytes_in)
+                                   PUT(leaf_bytes_out) PUT(leaf_bytes_in_reads) PUT(leaves) PUT(leaves_reused) PUT(record_ns)
+                                       PUT(flush_ns) PUT(wait_ns) PUT(bind_ns) PUT(execute_ns) PUT(init_ns) PUT(handles_live)
+                                           PUT(bytes_unacknowledged) PUT(executions_unacknowledged) PUT(resubmissions)
+                                               PUT(links_lost) true;
 #undef PUT
     if (!is_full)
         Py_CLEAR(dict);
     return dict;
 }
 
-PyObject *meta_count(PyObject *, PyObject *) { return PyLong_FromUnsignedLongLong(meta_dispatches()); }
+PyObject *meta_count(PyObject *, PyObject *)
+{
+    return PyLong_FromUnsignedLongLong(meta_dispatches());
+}
 
 PyObject *fallbacks(PyObject *, PyObject *)
 {
@@ -225,9 +234,18 @@ PyObject *list_of(const std::vector<std::string> &words)
     return list;
 }
 
-PyObject *problems(PyObject *, PyObject *) { return list_of(lowering_problems()); }
-PyObject *lowered(PyObject *, PyObject *) { return list_of(lowered_ops()); }
-PyObject *version(PyObject *, PyObject *) { return PyUnicode_FromString(dj_version()); }
+PyObject *problems(PyObject *, PyObject *)
+{
+    return list_of(lowering_problems());
+}
+PyObject *lowered(PyObject *, PyObject *)
+{
+    return list_of(lowered_ops());
+}
+PyObject *version(PyObject *, PyObject *)
+{
+    return PyUnicode_FromString(dj_version());
+}
 
 PyObject *op_is_native(PyObject *, PyObject *args)
 {
@@ -264,7 +282,10 @@ PyObject *set_module(PyObject *, PyObject *number)
     return PyLong_FromUnsignedLong(dj_set_module(static_cast<uint32_t>(asked)));
 }
 
-PyObject *current_device(PyObject *, PyObject *) { return PyLong_FromLong(device_of_index(-1).index()); }
+PyObject *current_device(PyObject *, PyObject *)
+{
+    return PyLong_FromLong(device_of_index(-1).index());
+}
 
 PyObject *set_device(PyObject *, PyObject *number)
 {
@@ -292,7 +313,8 @@ PyObject *generator_state(PyObject *, PyObject *args)
         generator.set_current_seed(PyLong_AsUnsignedLongLongMask(seed));
         generator.set_offset(offset ? PyLong_AsUnsignedLongLongMask(offset) : 0);
     }
-    return Py_BuildValue("KK", static_cast<unsigned long long>(generator.current_seed()), static_cast<unsigned long long>(generator.get_offset()));
+    return Py_BuildValue("KK", static_cast<unsigned long long>(generator.current_seed()),
+                         static_cast<unsigned long long>(generator.get_offset()));
     END_HANDLE_TH_ERRORS
 }
 
@@ -323,11 +345,19 @@ PyMethodDef methods[] = {
     {nullptr, nullptr, 0, nullptr},
 };
 
-PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_djinn_torch", "libdjinn for PyTorch; see the package djinn.", -1, methods, nullptr, nullptr, nullptr, nullptr};
+PyModuleDef definition = {PyModuleDef_HEAD_INIT,
+                          "_djinn_torch",
+                          "libdjinn for PyTorch; see the package djinn.",
+                          -1,
+                          methods,
+                          nullptr,
+                          nullptr,
+                          nullptr,
+                          nullptr};
 
-} // namespace
+}    // namespace
 
-} // namespace djinn
+}    // namespace djinn
 
 PyMODINIT_FUNC PyInit__djinn_torch()
 {

@@ -11,19 +11,22 @@
 #include <c10/core/StorageImpl.h>
 #include <ATen/ops/zeros.h>
 
-namespace djinn {
+namespace djinn
+{
 
-namespace {
+namespace
+{
 
 // Addresses that no process can have: dereferencing one by mistake faults instead of reading something else.
 constexpr uint64_t FAKE_BASE = uint64_t{1} << 60;
 constexpr uint64_t FAKE_GAP = 64;
 std::atomic<uint64_t> next_address{FAKE_BASE};
 
-constexpr c10::ScalarType TYPES[] = {
-    c10::ScalarType::Undefined, c10::ScalarType::Bool, c10::ScalarType::Byte, c10::ScalarType::Char, c10::ScalarType::Short,
-    c10::ScalarType::Int, c10::ScalarType::Long, c10::ScalarType::Half, c10::ScalarType::BFloat16, c10::ScalarType::Float,
-    c10::ScalarType::Double, c10::ScalarType::ComplexFloat, c10::ScalarType::ComplexDouble};
+constexpr c10::ScalarType TYPES[] = {c10::ScalarType::Undefined,    c10::ScalarType::Bool,   c10::ScalarType::Byte,
+                                     c10::ScalarType::Char,         c10::ScalarType::Short,  c10::ScalarType::Int,
+                                     c10::ScalarType::Long,         c10::ScalarType::Half,   c10::ScalarType::BFloat16,
+                                     c10::ScalarType::Float,        c10::ScalarType::Double, c10::ScalarType::ComplexFloat,
+                                     c10::ScalarType::ComplexDouble};
 constexpr int32_t TYPES_COUNT = sizeof TYPES / sizeof *TYPES;
 
 struct number_table {
@@ -123,9 +126,12 @@ void storage_retype(c10::StorageImpl *impl, device_storage *storage, int32_t dty
     storage->pending = at::Tensor();
 }
 
-} // namespace
+}    // namespace
 
-int32_t dtype_number(c10::ScalarType type) { return NUMBERS.number[static_cast<uint8_t>(type)]; }
+int32_t dtype_number(c10::ScalarType type)
+{
+    return NUMBERS.number[static_cast<uint8_t>(type)];
+}
 
 c10::ScalarType scalar_type(int32_t dtype)
 {
@@ -142,7 +148,8 @@ int32_t dtype_of(const at::Tensor &tensor)
 
 device_storage *storage_of(const c10::StorageImpl *storage)
 {
-    auto *found = static_cast<device_storage *>(const_cast<c10::StorageImpl *>(storage)->_mutable_data_ptr_no_checks().get_context());
+    auto *found = static_cast<device_storage *>(
+        const_cast<c10::StorageImpl *>(storage)->_mutable_data_ptr_no_checks().get_context());
     // from_blob() on an address of ours makes one.
     TORCH_CHECK(found, "this remote_accelerator storage was made from an address, which names no memory on this machine");
     return found;
@@ -159,12 +166,16 @@ c10::Storage storage_make(dj_cell *cell, int32_t dtype, size_t bytes, c10::Devic
     // relaxed: only uniqueness matters
     uint64_t address = next_address.fetch_add(span, std::memory_order_relaxed);
     auto *storage = new device_storage{cell, dtype, at::Tensor()};
-    return c10::Storage(c10::make_intrusive<c10::StorageImpl>(
-        c10::StorageImpl::use_byte_size_t(), bytes,
-        c10::DataPtr(reinterpret_cast<void *>(address), storage, &storage_drop, device), c10::GetAllocator(REMOTE), /*resizable=*/true));
+    return c10::Storage(
+        c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), bytes,
+                                              c10::DataPtr(reinterpret_cast<void *>(address), storage, &storage_drop, device),
+                                              c10::GetAllocator(REMOTE), /*resizable=*/true));
 }
 
-int placement_of(const at::Tensor &tensor) { return dj_cell_device(storage_of(tensor)->cell); }
+int placement_of(const at::Tensor &tensor)
+{
+    return dj_cell_device(storage_of(tensor)->cell);
+}
 
 void window_of(const at::Tensor &tensor, dj_tensor *ret)
 {
@@ -174,7 +185,8 @@ void window_of(const at::Tensor &tensor, dj_tensor *ret)
     c10::IntArrayRef size = impl->sizes(), stride = impl->strides();
     if (C10_UNLIKELY(size.size() > DJ_MAX_RANK)) {
         dj_fault fault = {};
-        snprintf(fault.text, sizeof fault.text, "the tensor has %zu dimensions; remote_accelerator takes at most %d", size.size(), DJ_MAX_RANK);
+        snprintf(fault.text, sizeof fault.text, "the tensor has %zu dimensions; remote_accelerator takes at most %d", size.size(),
+                 DJ_MAX_RANK);
         raise_fault(ERROR_RANK, fault, "tensor");
     }
     ret->cell = storage->cell;
@@ -194,8 +206,9 @@ at::Tensor tensor_make(const dj_tensor &window, c10::Device device)
     c10::IntArrayRef size(window.size, window.rank), stride(window.stride, window.rank);
     c10::ScalarType type = scalar_type(window.dtype);
     size_t bytes = static_cast<size_t>(window.offset + extent(size, stride)) * c10::elementSize(type);
-    at::Tensor tensor = at::detail::make_tensor_base<c10::TensorImpl>(
-        storage_make(window.cell, window.dtype, bytes, device), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), c10::scalarTypeToTypeMeta(type));
+    at::Tensor tensor = at::detail::make_tensor_base<c10::TensorImpl>(storage_make(window.cell, window.dtype, bytes, device),
+                                                                      c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+                                                                      c10::scalarTypeToTypeMeta(type));
     if (window.rank != 1 || window.size[0] != 0 || window.offset != 0)
         tensor.unsafeGetTensorImpl()->set_sizes_and_strides(size, stride, window.offset);
     return tensor;
@@ -203,9 +216,10 @@ at::Tensor tensor_make(const dj_tensor &window, c10::Device device)
 
 at::Tensor tensor_view(const at::Tensor &base, const dj_tensor &window)
 {
-    at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(base.storage()), base.key_set(), base.dtype());
-    tensor.unsafeGetTensorImpl()->set_sizes_and_strides(
-        c10::IntArrayRef(window.size, window.rank), c10::IntArrayRef(window.stride, window.rank), window.offset);
+    at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(base.storage()),
+                                                                 base.key_set(), base.dtype());
+    tensor.unsafeGetTensorImpl()->set_sizes_and_strides(c10::IntArrayRef(window.size, window.rank),
+                                                        c10::IntArrayRef(window.stride, window.rank), window.offset);
     return tensor;
 }
 
@@ -217,8 +231,9 @@ at::Tensor tensor_empty(c10::IntArrayRef size, c10::IntArrayRef stride, c10::Sca
     dj_cell *cell = dj_cell_make(placement);
     TORCH_CHECK(cell, "remote_accelerator: no memory for a tensor's description");
     size_t bytes = at::detail::computeStorageNbytes(size, stride, c10::elementSize(type));
-    at::Tensor tensor = at::detail::make_tensor_base<c10::TensorImpl>(
-        storage_make(cell, 0, bytes, device), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), c10::scalarTypeToTypeMeta(type));
+    at::Tensor tensor = at::detail::make_tensor_base<c10::TensorImpl>(storage_make(cell, 0, bytes, device),
+                                                                      c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+                                                                      c10::scalarTypeToTypeMeta(type));
     if (size.size() != 1 || size[0] != 0)
         tensor.unsafeGetTensorImpl()->set_sizes_and_strides(size, stride, 0);
     return tensor;
@@ -232,7 +247,8 @@ void tensor_read(const at::Tensor &tensor, void *data, size_t bytes, const char 
     // Bytes of a storage that holds something else, read without converting it: torch.save looks at every storage this way.
     if (storage->dtype != dtype_of(tensor) && (storage->dtype != 0 || storage->pending.defined())) {
         at::Tensor host = storage_bytes(*storage, tensor.storage().nbytes());
-        at::Tensor typed = at::empty({0}, tensor.options().device(at::kCPU)).set_(host.storage(), tensor.storage_offset(), tensor.sizes(), tensor.strides());
+        at::Tensor typed = at::empty({0}, tensor.options().device(at::kCPU))
+                               .set_(host.storage(), tensor.storage_offset(), tensor.sizes(), tensor.strides());
         memcpy(data, typed.contiguous().const_data_ptr(), bytes);
         return;
     }
@@ -255,7 +271,8 @@ void tensor_upload_window(const at::Tensor &cpu, int placement, dj_tensor *ret)
 {
     at::Tensor dense = cpu.is_non_overlapping_and_dense() ? cpu : cpu.contiguous();
     dj_tensor meta = {};
-    TORCH_CHECK(dense.dim() <= DJ_MAX_RANK, "remote_accelerator takes tensors of at most ", DJ_MAX_RANK, " dimensions, not ", dense.dim());
+    TORCH_CHECK(dense.dim() <= DJ_MAX_RANK, "remote_accelerator takes tensors of at most ", DJ_MAX_RANK, " dimensions, not ",
+                dense.dim());
     meta.dtype = dtype_of(dense);
     meta.rank = static_cast<uint32_t>(dense.dim());
     for (uint32_t i = 0; i < meta.rank; i++) {
@@ -314,4 +331,4 @@ void storage_grow(c10::StorageImpl *impl, size_t bytes)
     impl->set_nbytes(bytes);
 }
 
-} // namespace djinn
+}    // namespace djinn

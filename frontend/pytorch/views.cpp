@@ -17,17 +17,20 @@
 #include <ATen/ops/view_as_real_native.h>
 #include <torch/library.h>
 
-namespace djinn {
+namespace djinn
+{
 
-namespace {
+namespace
+{
 
 // The window as a view op with explicit sizes, where PyTorch would accept it.
 at::Tensor view(const at::Tensor &self, c10::IntArrayRef asked)
 {
     static const uint32_t op = op_number("VIEW_SIZES");
     at::DimVector size = at::infer_size_dv(asked, self.numel());
-    TORCH_CHECK(at::detail::computeStride(self.sizes(), self.strides(), size).has_value(),
-                "view size is not compatible with input tensor's size and stride (at least one dimension spans across two contiguous subspaces). Use .reshape(...) instead.");
+    TORCH_CHECK(
+        at::detail::computeStride(self.sizes(), self.strides(), size).has_value(),
+        "view size is not compatible with input tensor's size and stride (at least one dimension spans across two contiguous subspaces). Use .reshape(...) instead.");
     return record_view(op, self, attr_list().ints(size), "view");
 }
 
@@ -43,7 +46,8 @@ at::Tensor strided_view(const at::Tensor &self, c10::IntArrayRef size, c10::IntA
     in.size[0] = static_cast<int64_t>(self.storage().nbytes() / self.dtype().itemsize());
     in.stride[0] = 1;
     dj_arg arg = arg_of(&in);
-    record(op, arg, attr_list().ints(size).ints(stride).integer(offset.value_or(self.storage_offset())), 0, DJ_ANY_DEVICE, &out, "as_strided");
+    record(op, arg, attr_list().ints(size).ints(stride).integer(offset.value_or(self.storage_offset())), 0, DJ_ANY_DEVICE, &out,
+           "as_strided");
     return tensor_view(self, out);
 }
 
@@ -76,11 +80,13 @@ std::vector<at::Tensor> split_with_sizes(const at::Tensor &self, c10::IntArrayRe
     std::vector<at::Tensor> parts;
     parts.reserve(lengths.size());
     for (int64_t length : lengths) {
-        TORCH_CHECK(length >= 0, "split_with_sizes expects split_sizes have only non-negative entries, but got split_sizes=", lengths);
+        TORCH_CHECK(length >= 0,
+                    "split_with_sizes expects split_sizes have only non-negative entries, but got split_sizes=", lengths);
         parts.push_back(at::slice(self, dim, start, start + length, 1));
         start += length;
     }
-    TORCH_CHECK(start == size, "split_with_sizes expects split_sizes to sum exactly to ", size, " (input tensor's size at dimension ", dim, "), but got split_sizes=", lengths);
+    TORCH_CHECK(start == size, "split_with_sizes expects split_sizes to sum exactly to ", size,
+                " (input tensor's size at dimension ", dim, "), but got split_sizes=", lengths);
     return parts;
 }
 
@@ -97,7 +103,8 @@ std::vector<at::Tensor> unbind(const at::Tensor &self, int64_t dim)
 
 size_t bytes_needed(const c10::TensorImpl *impl)
 {
-    return at::detail::computeStorageNbytes(impl->sizes(), impl->strides(), impl->dtype().itemsize(), static_cast<size_t>(impl->storage_offset()));
+    return at::detail::computeStorageNbytes(impl->sizes(), impl->strides(), impl->dtype().itemsize(),
+                                            static_cast<size_t>(impl->storage_offset()));
 }
 
 void fit_storage(c10::TensorImpl *impl)
@@ -126,8 +133,9 @@ const at::Tensor &resize_(const at::Tensor &self, c10::IntArrayRef size, std::op
 
 at::Tensor &set_storage(at::Tensor &self, at::Storage source, int64_t offset, c10::IntArrayRef size, c10::IntArrayRef stride)
 {
-    TORCH_CHECK(source.device().type() == REMOTE, "Attempted to set the storage of a tensor on device \"", self.device(), "\" to a storage on different device \"",
-                source.device(), "\". This is no longer allowed; the devices must match.");
+    TORCH_CHECK(source.device().type() == REMOTE, "Attempted to set the storage of a tensor on device \"", self.device(),
+                "\" to a storage on different device \"", source.device(),
+                "\". This is no longer allowed; the devices must match.");
     c10::TensorImpl *impl = self.unsafeGetTensorImpl();
     impl->set_storage_keep_dtype(std::move(source));
     if (stride.size() == size.size() && !(stride.empty() && !size.empty()))
@@ -161,11 +169,12 @@ at::Tensor &set_nothing(at::Tensor &self)
 
 bool is_set_to(const at::Tensor &self, const at::Tensor &other)
 {
-    return is_remote(self) && is_remote(other) && self.storage().unsafeGetStorageImpl() == other.storage().unsafeGetStorageImpl() &&
+    return is_remote(self) && is_remote(other) &&
+           self.storage().unsafeGetStorageImpl() == other.storage().unsafeGetStorageImpl() &&
            self.storage_offset() == other.storage_offset() && self.sizes() == other.sizes() && self.strides() == other.strides();
 }
 
-} // namespace
+}    // namespace
 
 at::Tensor record_view(uint32_t op, const at::Tensor &self, const attr_list &attrs, const char *name)
 {
@@ -196,4 +205,4 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library)
     library.impl("is_set_to", is_set_to);
 }
 
-} // namespace djinn
+}    // namespace djinn

@@ -174,7 +174,9 @@ def test_a_broken_token_file_is_named(pool: Pool) -> None:
 def test_two_workers_of_one_name_are_refused(pool: Pool) -> None:
     pool.start_head()
     pool.start_worker("twin")
-    second = pool.start("second", "start", "--worker", "--head", pool.address, "--name", "twin", "--threads", "1", "--memory", "256M")
+    second = pool.start(
+        "second", "start", "--worker", "--head", pool.address, "--name", "twin", "--threads", "1", "--memory", "256M"
+    )
     assert second.wait() == FAILED
     assert "another worker named twin" in second.text() and "--name" in second.text()
     assert pool.worker_names() == ["twin"]
@@ -220,7 +222,9 @@ def test_a_state_folder_that_cannot_be_made_is_named(pool: Pool) -> None:
 def small_disk(pool: Pool) -> Iterator[Path]:
     """A disk of 1 MiB at the place of the state folder."""
     pool.state.mkdir(parents=True)
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "tmpfs", pool.state], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "tmpfs", pool.state], capture_output=True, check=False
+    )
     if done.returncode != 0:
         pytest.skip("this user cannot mount a small disk")
     try:
@@ -254,7 +258,9 @@ def test_a_disk_that_fills_up_leaves_a_head_that_answers(pool: Pool, small_disk:
     filler = fill(small_disk)
     for number in range(3):
         pool.start_worker(f"late-{number}")
-    wait_until(lambda: "full" in head.text() or "No space" in head.text(), 5, f"the head says that the disk is full:\n{head.text()}")
+    wait_until(
+        lambda: "full" in head.text() or "No space" in head.text(), 5, f"the head says that the disk is full:\n{head.text()}"
+    )
     assert len(pool.worker_names()) == 3
     filler.unlink()
     assert pool.run("stop").returncode == DONE

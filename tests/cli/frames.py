@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+import time
 from dataclasses import dataclass, field
 
 MAGIC = b"DJN1"
@@ -23,6 +24,7 @@ CLIENT, WORKER, HEAD, ADMIN = 1, 2, 3, 4
 
 # core/base/errors.def, as far as frames can cause them.
 FRAME_TRUNCATED, FRAME_OVERSIZED, FRAME_CORRUPT, FRAME_UNKNOWN, BAD_VERSION, MALFORMED, UNEXPECTED = 30, 31, 32, 33, 34, 35, 36
+SESSION_UNKNOWN, TOKEN = 43, 44
 
 _xxhash = ctypes.CDLL("libxxhash.so.0")
 _xxhash.XXH3_64bits.restype = ctypes.c_uint64
@@ -97,6 +99,22 @@ def session_open(request: int = 1) -> bytes:
     return frame(SESSION_OPEN, var(request) + text("tenant") + text("test") + var(7) + zig(-1))
 
 
+def connect_unix(path: str, timeout: float) -> socket.socket:
+    """A full backlog is an error here and a wait on TCP: so wait."""
+    deadline = time.monotonic() + timeout
+    while True:
+        made = socket.socket(socket.AF_UNIX)
+        made.settimeout(timeout)
+        try:
+            made.connect(path)
+            return made
+        except BlockingIOError:
+            made.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.001)
+
+
 @dataclass
 class Said:
     """A message that came back."""
@@ -126,9 +144,7 @@ class Peer:
 
     def __init__(self, address: str, timeout: float = 10.0) -> None:
         if address.startswith("unix://"):
-            self.socket = socket.socket(socket.AF_UNIX)
-            self.socket.settimeout(timeout)
-            self.socket.connect(address.removeprefix("unix://"))
+            self.socket = connect_unix(address.removeprefix("unix://"), timeout)
         else:
             host, port = address.removeprefix("tcp://").rsplit(":", 1)
             self.socket = socket.create_connection((host, int(port)), timeout)

@@ -118,7 +118,9 @@ def test_an_idle_worker_is_small_and_quiet(pool: Pool) -> None:
     begun, spent = time.monotonic(), cpu_seconds(worker.pid) + cpu_seconds(head.pid)
     time.sleep(3)
     spent = cpu_seconds(worker.pid) + cpu_seconds(head.pid) - spent
-    print(f"worker {rss_kib(worker.pid)} KiB, head {rss_kib(head.pid)} KiB, both {100 * spent / (time.monotonic() - begun):.2f} % of a core")
+    print(
+        f"worker {rss_kib(worker.pid)} KiB, head {rss_kib(head.pid)} KiB, both {100 * spent / (time.monotonic() - begun):.2f} % of a core"
+    )
     assert rss_kib(worker.pid) < 50 << 10
     assert rss_kib(head.pid) < 50 << 10
 

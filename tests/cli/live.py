@@ -64,7 +64,9 @@ class Process:
     def __init__(self, pool: Pool, name: str, *arguments: str, **popen: Any) -> None:
         self.out, self.log = pool.folder / f"{name}.out", pool.folder / f"{name}.log"
         with self.out.open("wb") as out, self.log.open("wb") as log:
-            self.popen = subprocess.Popen([DJINN, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=pool.environment, **popen)
+            self.popen = subprocess.Popen(
+                [DJINN, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=pool.environment, **popen
+            )
 
     @property
     def pid(self) -> int:
@@ -103,7 +105,11 @@ class Pool:
         self.folder.mkdir(parents=True)
         self.state = self.folder / "state" / "djinn"
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith(("DJINN_", "XDG_"))}
-        self.environment |= {"XDG_STATE_HOME": str(self.folder / "state"), "XDG_CONFIG_HOME": str(self.folder / "config"), "LC_ALL": "C"}
+        self.environment |= {
+            "XDG_STATE_HOME": str(self.folder / "state"),
+            "XDG_CONFIG_HOME": str(self.folder / "config"),
+            "LC_ALL": "C",
+        }
         self.environment["HOME"] = str(self.folder)
         self.processes: list[Process] = []
         self.pids: list[int] = []  # of detached ones
@@ -122,14 +128,30 @@ class Pool:
         return self.head
 
     def start_worker(self, name: str, *arguments: str, **popen: Any) -> Process:
-        worker = self.start(name, "start", "--worker", "--head", self.address, "--name", name, "--threads", "1", "--memory", "256M", *arguments, **popen)
+        worker = self.start(
+            name,
+            "start",
+            "--worker",
+            "--head",
+            self.address,
+            "--name",
+            name,
+            "--threads",
+            "1",
+            "--memory",
+            "256M",
+            *arguments,
+            **popen,
+        )
         worker.ready()
         wait_until(lambda: name in self.worker_names(), READY_S, f"{name} joins:\n{worker.text()}")
         return worker
 
     def run(self, *arguments: str, **popen: Any) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
-        return subprocess.run([DJINN, *arguments], env=self.environment, capture_output=True, text=True, timeout=COMMAND_S, check=False, **popen)
+        return subprocess.run(
+            [DJINN, *arguments], env=self.environment, capture_output=True, text=True, timeout=COMMAND_S, check=False, **popen
+        )
 
     def refused(self, code: int, *arguments: str, **popen: Any) -> str:
         """Runs a command that must fail with this exit code, and gives what it says."""

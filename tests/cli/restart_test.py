@@ -25,7 +25,9 @@ def test_a_head_that_was_killed_remembers_and_its_workers_come_back(pool: Pool) 
     done = run_hello(pool)
     assert done.returncode == DONE, done.stdout + done.stderr
     plans = wait_until(lambda: pool.answer("plan")["plans"], 5, "the plan is registered")
-    before = wait_until(lambda: (status := pool.status())["store"]["executions"] and status["store"]["leaves"] and status, 5, "it is all stored")
+    before = wait_until(
+        lambda: (status := pool.status())["store"]["executions"] and status["store"]["leaves"] and status, 5, "it is all stored"
+    )
     head.kill()
     pool.start_head(listen=pool.address, name="head-again")
     after = pool.status()
@@ -43,7 +45,9 @@ def test_a_head_that_was_killed_remembers_and_its_workers_come_back(pool: Pool) 
 
 def test_a_head_may_be_away_for_a_while(pool: Pool) -> None:
     pool.start_head().kill()
-    worker = pool.start("early", "start", "--worker", "--head", pool.address, "--name", "early", "--threads", "1", "--memory", "256M")
+    worker = pool.start(
+        "early", "start", "--worker", "--head", pool.address, "--name", "early", "--threads", "1", "--memory", "256M"
+    )
     worker.ready()
     time.sleep(0.5)
     assert worker.popen.poll() is None

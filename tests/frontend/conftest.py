@@ -42,7 +42,11 @@ class Process:
         self.log = log
         self.output = log.open("wb")
         self.process = subprocess.Popen(
-            [str(build_folder() / "bin" / "djinn"), *arguments], stdout=self.output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+            [str(build_folder() / "bin" / "djinn"), *arguments],
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
         )
 
     def wait_for(self, pattern: str) -> str:
@@ -55,7 +59,9 @@ class Process:
             if self.process.poll() is not None:
                 break
             time.sleep(0.02)
-        raise RuntimeError(f"{self.process.args} said nothing like {pattern!r} within {READY_S} s:\n{self.log.read_text(errors='replace')}")
+        raise RuntimeError(
+            f"{self.process.args} said nothing like {pattern!r} within {READY_S} s:\n{self.log.read_text(errors='replace')}"
+        )
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -85,14 +91,36 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     environment = cluster_environment(folder)
     started: list[Process] = []
     try:
-        head = Process(folder / "head.log", "start", "--head", "--listen", "127.0.0.1:0", "--state", str(folder / "state"), environment=environment)
+        head = Process(
+            folder / "head.log",
+            "start",
+            "--head",
+            "--listen",
+            "127.0.0.1:0",
+            "--state",
+            str(folder / "state"),
+            environment=environment,
+        )
         started.append(head)
         address = head.wait_for(r"(127\.0\.0\.1:\d+)")
         environment["DJINN_ADDRESS"] = address
         for number in range(WORKERS):
             worker = Process(
                 folder / f"worker{number}.log",
-                *("start", "--worker", "--head", address, "--listen", "127.0.0.1:0", "--gpus", "none", "--threads", "2", "--name", f"w{number}"),
+                *(
+                    "start",
+                    "--worker",
+                    "--head",
+                    address,
+                    "--listen",
+                    "127.0.0.1:0",
+                    "--gpus",
+                    "none",
+                    "--threads",
+                    "2",
+                    "--name",
+                    f"w{number}",
+                ),
                 environment=environment,
             )
             started.append(worker)
@@ -127,6 +155,12 @@ def run_python(cluster: dict[str, str]):
     def run(program: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         environment = dict(cluster)
         environment["PYTHONPATH"] = os.pathsep.join([p for p in sys.path if p])
-        return subprocess.run([sys.executable, "-X", "faulthandler", "-c", program], capture_output=True, text=True, timeout=timeout, env=environment)
+        return subprocess.run(
+            [sys.executable, "-X", "faulthandler", "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=environment,
+        )
 
     return run

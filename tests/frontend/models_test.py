@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-
 from parity import DEVICE, assert_close, no_fallback
 
 IDS = torch.randint(3, 99, (2, 16), generator=torch.Generator().manual_seed(1))
@@ -19,15 +18,25 @@ def image(size: int) -> torch.Tensor:
 
 
 def gpt2() -> torch.nn.Module:
-    return hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=64, n_head=4, n_layer=2, vocab_size=100, n_positions=64, bos_token_id=1, eos_token_id=99, pad_token_id=99))
+    return hf.GPT2LMHeadModel(
+        hf.GPT2Config(
+            n_embd=64, n_head=4, n_layer=2, vocab_size=100, n_positions=64, bos_token_id=1, eos_token_id=99, pad_token_id=99
+        )
+    )
 
 
 def bert() -> torch.nn.Module:
-    return hf.BertModel(hf.BertConfig(hidden_size=64, num_attention_heads=4, num_hidden_layers=2, intermediate_size=128, vocab_size=100))
+    return hf.BertModel(
+        hf.BertConfig(hidden_size=64, num_attention_heads=4, num_hidden_layers=2, intermediate_size=128, vocab_size=100)
+    )
 
 
 def vit() -> torch.nn.Module:
-    return hf.ViTModel(hf.ViTConfig(hidden_size=64, num_attention_heads=4, num_hidden_layers=2, intermediate_size=128, image_size=32, patch_size=8))
+    return hf.ViTModel(
+        hf.ViTConfig(
+            hidden_size=64, num_attention_heads=4, num_hidden_layers=2, intermediate_size=128, image_size=32, patch_size=8
+        )
+    )
 
 
 def resnet() -> torch.nn.Module:
@@ -36,7 +45,17 @@ def resnet() -> torch.nn.Module:
 
 def t5() -> torch.nn.Module:
     return hf.T5ForConditionalGeneration(
-        hf.T5Config(d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, vocab_size=100, decoder_start_token_id=0, eos_token_id=1, pad_token_id=0)
+        hf.T5Config(
+            d_model=64,
+            d_kv=16,
+            d_ff=128,
+            num_layers=2,
+            num_heads=4,
+            vocab_size=100,
+            decoder_start_token_id=0,
+            eos_token_id=1,
+            pad_token_id=0,
+        )
     )
 
 

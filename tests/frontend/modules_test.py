@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import io
 
-import torch
-from torch import nn
-
 import djinn
+import torch
 from parity import DEVICE, assert_close, no_fallback
+from torch import nn
 
 
 class Tied(nn.Module):
@@ -68,7 +67,10 @@ def test_a_training_step_equals_the_local_one() -> None:
     remote = copy.deepcopy(local).to(DEVICE)
     x, target = torch.randn(5, 8), torch.randn(5, 4)
     for model, device in ((local, "cpu"), (remote, DEVICE)):
-        for optimizer in (torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), torch.optim.AdamW(model.parameters(), lr=0.01)):
+        for optimizer in (
+            torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+            torch.optim.AdamW(model.parameters(), lr=0.01),
+        ):
             for _ in range(3):
                 optimizer.zero_grad()
                 loss = nn.functional.mse_loss(model(x.to(device)), target.to(device))
@@ -81,7 +83,13 @@ def test_a_training_step_equals_the_local_one() -> None:
 
 def test_attention_and_convolution_have_gradients() -> None:
     torch.manual_seed(0)
-    local = nn.ModuleDict({"conv": nn.Conv2d(3, 8, 3, stride=2), "norm": nn.BatchNorm2d(8), "attention": nn.MultiheadAttention(8, 2, batch_first=True)})
+    local = nn.ModuleDict(
+        {
+            "conv": nn.Conv2d(3, 8, 3, stride=2),
+            "norm": nn.BatchNorm2d(8),
+            "attention": nn.MultiheadAttention(8, 2, batch_first=True),
+        }
+    )
     remote = copy.deepcopy(local).to(DEVICE)
     image = torch.randn(2, 3, 9, 9)
 
@@ -111,7 +119,9 @@ def test_recurrent_layers_equal_the_local_ones() -> None:
 
 
 def test_evaluation_of_batch_norm_and_dropout_is_native() -> None:
-    local = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    local = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    ).eval()
     remote = copy.deepcopy(local).to(DEVICE)
     image = torch.randn(2, 3, 8, 8)
     with torch.no_grad(), no_fallback():

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 import djinn
+import torch
 
 DEVICE = "remote_accelerator"
 BOUND = 1e-5

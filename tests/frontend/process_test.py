@@ -9,10 +9,9 @@ import sys
 import threading
 import time
 
+import djinn
 import pytest
 import torch
-
-import djinn
 from parity import DEVICE, assert_close
 
 
@@ -109,7 +108,9 @@ except KeyboardInterrupt:
 """
     environment = dict(cluster)
     environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
@@ -142,7 +143,9 @@ def test_work_goes_on_after_an_error() -> None:
 
 
 def test_a_wrong_address_says_what_to_do(run_python) -> None:
-    done = run_python('import djinn\ntry:\n    djinn.init("127.0.0.1:1", timeout=3)\nexcept djinn.DjinnError as e:\n    print(type(e).__name__, e.code, e)')
+    done = run_python(
+        'import djinn\ntry:\n    djinn.init("127.0.0.1:1", timeout=3)\nexcept djinn.DjinnError as e:\n    print(type(e).__name__, e.code, e)'
+    )
     assert done.returncode == 0, done.stderr
     assert "UnreachableError" in done.stdout and "127.0.0.1:1" in done.stdout
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from parity import DEVICE, error
 
 STEPS_MAX = 12
@@ -117,12 +116,20 @@ def overlaps(x: torch.Tensor) -> bool:
     return False
 
 
-step = st.tuples(st.integers(0, 2), st.integers(0, 20), st.integers(0, 20), st.integers(0, 10), st.lists(st.integers(0, 6), min_size=3, max_size=3))
+step = st.tuples(
+    st.integers(0, 2),
+    st.integers(0, 20),
+    st.integers(0, 20),
+    st.integers(0, 10),
+    st.lists(st.integers(0, 6), min_size=3, max_size=3),
+)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(step, min_size=1, max_size=STEPS_MAX))
-def test_a_random_program_of_views_and_writes_gives_what_the_cpu_gives(program: list[tuple[int, int, int, int, list[int]]]) -> None:
+def test_a_random_program_of_views_and_writes_gives_what_the_cpu_gives(
+    program: list[tuple[int, int, int, int, list[int]]],
+) -> None:
     expected, actual = run("cpu", program), run(DEVICE, program)
     for a, b in zip(actual, expected, strict=True):
         assert a.stride() == b.stride() or b.numel() <= 1

@@ -8,10 +8,9 @@ import io
 import pickle
 import weakref
 
+import djinn
 import pytest
 import torch
-
-import djinn
 from parity import DEVICE, assert_close, no_fallback
 
 
@@ -56,7 +55,9 @@ WRITES = {
     "masked": lambda x: x.__setitem__(x > 0, -1.0),
     "masked fill": lambda x: x.masked_fill_(x > 0, 2.0),
     "index put": lambda x: x.__setitem__(torch.tensor([0, 2]), x[1].clone()),
-    "accumulate": lambda x: x.index_put_((torch.tensor([0, 0, 2], device=x.device),), torch.ones(3, 4, device=x.device), accumulate=True),
+    "accumulate": lambda x: x.index_put_(
+        (torch.tensor([0, 0, 2], device=x.device),), torch.ones(3, 4, device=x.device), accumulate=True
+    ),
     "out": lambda x: torch.add(x[0], 1, out=x[2]),
     "split": lambda x: x.split(2)[1].mul_(2),
     "unbind": lambda x: x.unbind(1)[3].add_(x.unbind(1)[0]),
@@ -133,7 +134,21 @@ def test_complex_numbers_can_be_stored_and_moved() -> None:
     assert torch.equal(torch.view_as_real(remote).cpu(), torch.view_as_real(cpu))
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.bool,
+        torch.uint8,
+        torch.int8,
+        torch.int16,
+        torch.int32,
+        torch.int64,
+        torch.float16,
+        torch.bfloat16,
+        torch.float32,
+        torch.float64,
+    ],
+)
 def test_every_dtype_comes_back_as_it_went(dtype: torch.dtype) -> None:
     cpu, remote = both(3, 5, dtype=dtype)
     assert remote.dtype == dtype
@@ -296,3 +311,18 @@ def test_results_do_not_depend_on_where_python_reads_in_between() -> None:
         for i in range(4):
             x[i].add_(float(x.sum()) / 100)
     assert_close(remote, cpu)
+
+
+def test_the_device_module_tells_what_the_head_knows() -> None:
+    module = torch.remote_accelerator
+    free, total = module.mem_get_info()
+    assert 0 < free <= total and module.memory_allocated() == total - free
+    assert module.get_device_name() and module.device_count() == len(djinn.devices())
+    with pytest.raises(RuntimeError, match="does not exist"):
+        module.mem_get_info(63)
+    module.synchronize()
+    event = module.Event(enable_timing=True)
+    event.record()
+    later = module.Event(enable_timing=True)
+    later.record()
+    assert event.elapsed_time(later) >= 0 and event.query()

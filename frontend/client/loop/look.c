@@ -62,6 +62,18 @@ int dj_device_count(void)
     return count;
 }
 
+int dj_default_device(struct dj_fault *fault)
+{
+    struct client *client = client_enter();
+    if (client == NULL)
+        return -(int)DJ_E_NO_MEMORY;
+    struct fault cause = {0};
+    enum dj_error error = client_connect(client, NULL, false, &cause);
+    int device = error == DJ_OK ? (int)protocol_home_device(client->protocol) : -fault_out(fault, error, &cause);
+    client_leave(client);
+    return device;
+}
+
 void dj_on_wait(int (*check)(void *context), void *context)
 {
     struct client *client = client_enter();

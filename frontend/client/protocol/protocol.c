@@ -184,6 +184,16 @@ static bool serves(const struct peer *peer, int device)
     return peer->state == PEER_ASKED ? peer->device == device : peer->grant.device_index == (uint32_t)device;
 }
 
+uint32_t protocol_home_device(const struct protocol *protocol)
+{
+    for (const struct list *node = protocol->peers.next; node != &protocol->peers; node = node->next) {
+        const struct peer *peer = list_entry(node, struct peer, node);
+        if (peer->is_home && peer->state != PEER_GONE && peer->state != PEER_ASKED)
+            return peer->grant.device_index;
+    }
+    return 0;
+}
+
 uint32_t protocol_place(struct protocol *protocol, uint64_t now_ns, int device)
 {
     list_each(node, &protocol->peers) {

@@ -83,6 +83,8 @@ enum protocol_state protocol_state(const struct protocol *protocol, struct fault
 
 // The place that serves a device of the pool now (negative: the session's own choice); a new one is asked for if there is none.
 uint32_t protocol_place(struct protocol *protocol, uint64_t now_ns, int device);
+// The pool device of the session's own choice; 0 while there is none.
+uint32_t protocol_home_device(const struct protocol *protocol);
 // Takes a submission; never refuses (a full window is for the caller to heed before).
 void protocol_submit(struct protocol *protocol, uint64_t now_ns, const struct submission *submission);
 void protocol_import(struct protocol *protocol, uint64_t now_ns, uint32_t place, uint64_t counter, uint32_t from_place, uint64_t from_counter,

@@ -92,6 +92,9 @@ DJ_API int dj_init(const struct dj_config *config, struct dj_fault *fault);
  * live give DJ_E_CLOSED. */
 DJ_API int dj_shutdown(void);
 DJ_API int dj_is_initialized(void);
+/* The pool device that the head chose for this session: where DJ_ANY_DEVICE goes. Initialises; negative error number on failure. When its worker
+ * is lost, DJ_ANY_DEVICE goes elsewhere from then on. */
+DJ_API int dj_default_device(struct dj_fault *fault);
 DJ_API int dj_device_count(void);                   /* of the pool; initialises; negative error number on failure */
 /* Called about every 50 ms while a call blocks; non-zero makes it return DJ_E_INTERRUPTED (work goes on remotely). */
 DJ_API void dj_on_wait(int (*check)(void *context), void *context);

@@ -80,7 +80,7 @@ def init() -> None:
 
 def get_device_name(device: DeviceLike = None) -> str:
     """Name the device as the head knows it."""
-    return str(_device_row(device).get("name", f"{NAME}:{_index(device)}"))
+    return str(_device_row(device)["name"])
 
 
 def get_device_properties(device: DeviceLike = None) -> dict[str, Any]:
@@ -89,9 +89,12 @@ def get_device_properties(device: DeviceLike = None) -> dict[str, Any]:
 
 
 def _device_row(device: DeviceLike) -> dict[str, Any]:
-    rows = json.loads(_shim.ask("status", None)).get("devices", [])
+    """What the head knows about a device: the device's own entries, and its worker's, in the order of the pool."""
+    rows = [{**worker, **row} for worker in json.loads(_shim.ask("status", None))["workers"] for row in worker["devices"]]
     index = _index(device)
-    return dict(rows[index]) if index < len(rows) and isinstance(rows[index], dict) else {}
+    if index >= len(rows):
+        raise RuntimeError(f"{NAME}:{index} does not exist: the pool has {len(rows)} devices")
+    return rows[index]
 
 
 # ---------------------------------------------------------------- random numbers
@@ -144,28 +147,21 @@ def set_rng_state(state: torch.Tensor, device: DeviceLike = NAME) -> None:
 # ---------------------------------------------------------------- memory
 
 
-def _memory(device: DeviceLike, *keys: str) -> int:
-    row = _device_row(device)
-    for key in keys:
-        if key in row:
-            return int(row[key])
-    return 0
-
-
 def memory_allocated(device: DeviceLike = None) -> int:
-    """Return the bytes in use on the device, as the head last heard."""
-    return _memory(device, "used_bytes", "memory_used_bytes")
+    """Return the bytes in use on the device, as the head last heard; those of other processes' tensors included."""
+    return int(_device_row(device)["memory_used_bytes"])
 
 
 def memory_reserved(device: DeviceLike = None) -> int:
-    """Return the bytes that the device's pools hold, as the head last heard."""
-    return _memory(device, "reserved_bytes", "used_bytes", "memory_used_bytes")
+    """Return the bytes that the device's pools hold: the same as in use, workers keep no reserve of their own."""
+    return memory_allocated(device)
 
 
 def mem_get_info(device: DeviceLike = None) -> tuple[int, int]:
     """Return (free, total) bytes, as the head last heard."""
-    total = _memory(device, "memory_bytes", "capacity_bytes", "total_bytes")
-    return max(total - memory_allocated(device), 0), total
+    row = _device_row(device)
+    total = int(row["capacity_bytes"])
+    return max(total - int(row["memory_used_bytes"]), 0), total
 
 
 def empty_cache() -> None:

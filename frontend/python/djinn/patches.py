@@ -52,7 +52,9 @@ def install() -> None:
     """Register the device's Python side; called once, at import."""
     torch.utils.rename_privateuse1_backend(NAME)
     torch._register_device_module(NAME, _device)
-    torch.utils.generate_methods_for_privateuse1_backend(for_tensor=True, for_module=True, for_packed_sequence=True, for_storage=True)
+    torch.utils.generate_methods_for_privateuse1_backend(
+        for_tensor=True, for_module=True, for_packed_sequence=True, for_storage=True
+    )
     torch._tensor_str._tensor_str = _print_from_copy
     torch.UntypedStorage.__reduce__ = _pickle_untyped  # type: ignore[method-assign]
     torch.TypedStorage.__reduce__ = _pickle_typed  # type: ignore[method-assign]

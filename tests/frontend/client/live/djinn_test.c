@@ -176,6 +176,7 @@ static int say_stop(void *context)
 static void a_blocking_read_can_be_interrupted_and_made_again(void **state)
 {
     (void)state;
+    assert_int_equal(dj_device_count(), 1);
     pid_t child = embedded_pid(getpid());
     assert_true(child > 0);
     struct dj_tensor x = upload((float[]){1, 2, 3, 4}, 2, 2), y;
@@ -227,6 +228,7 @@ static void a_forked_child_is_told_and_may_have_its_own_session(void **state)
 static void another_address_while_connected_is_refused(void **state)
 {
     (void)state;
+    assert_int_equal(dj_device_count(), 1);
     struct dj_config other = {.address = "127.0.0.1:1"};
     assert_string_equal(dj_error_name_of(dj_init(&other, &fault)), "INVALID");
 }
