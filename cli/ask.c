@@ -63,8 +63,8 @@ static enum dj_error send_questions(struct link *link, const struct hash128 *tok
 }
 
 // One message from the head: true when it ends the conversation.
-static bool take_answer(const struct link_message *message, struct arena *arena, char **ret, size_t *ret_bytes, enum dj_error *ret_error,
-                        struct fault *fault)
+static bool take_answer(const struct link_message *message, struct arena *arena, char **ret, size_t *ret_bytes,
+                        enum dj_error *ret_error, struct fault *fault)
 {
     struct wire_told told;
     struct wire_failed failed;
@@ -87,8 +87,8 @@ static bool take_answer(const struct link_message *message, struct arena *arena,
     return true;
 }
 
-static enum dj_error converse(struct link *link, const struct hash128 *token, const char *verb, const char *argument, char **ret, size_t *ret_bytes,
-                              struct fault *fault)
+static enum dj_error converse(struct link *link, const struct hash128 *token, const char *verb, const char *argument, char **ret,
+                              size_t *ret_bytes, struct fault *fault)
 {
     struct arena *arena;
     int64_t deadline_ms = now_ms() + ASK_TIMEOUT_MS;
@@ -137,12 +137,15 @@ static enum dj_error connect_to(const char *address, int *ret_fd, struct fault *
         return DJ_OK;
     int reason = errno;
     close(*ret_fd);
-    return fault_set(fault, DJ_E_NO_HEAD, "no head answers at %s: %s; start one with 'djinn start --head --listen %s', or name its address with --head or "
-                     "DJINN_ADDRESS", address, strerror(reason), address);
+    return fault_set(
+        fault, DJ_E_NO_HEAD,
+        "no head answers at %s: %s; start one with 'djinn start --head --listen %s', or name its address with --head or "
+        "DJINN_ADDRESS",
+        address, strerror(reason), address);
 }
 
-enum dj_error head_ask(const char *address, const char *state, const char *verb, const char *argument, char **ret, size_t *ret_bytes,
-                       struct fault *fault)
+enum dj_error head_ask(const char *address, const char *state, const char *verb, const char *argument, char **ret,
+                       size_t *ret_bytes, struct fault *fault)
 {
     char folder[CLI_PATH_MAX], parsed[CLI_ADDRESS_MAX];
     struct hash128 token;
@@ -170,12 +173,16 @@ enum dj_error head_ask(const char *address, const char *state, const char *verb,
     error = converse(link, &token, verb, argument, ret, ret_bytes, fault);
     link_free(link);
     if (error != DJ_OK && fault->text[0] == '\0')
-        return fault_set(fault, DJ_E_NO_HEAD, "no head answers at %s (%s): is what listens there a djinn head, of this version (%s)?", parsed,
+        return fault_set(fault, DJ_E_NO_HEAD,
+                         "no head answers at %s (%s): is what listens there a djinn head, of this version (%s)?", parsed,
                          dj_error_text(error), DJINN_VERSION);
     return error;
 }
 
 int ask_failed(enum dj_error error, const struct fault *fault)
 {
-    return complain_fault(error == DJ_E_NO_HEAD ? EXIT_UNREACHABLE : error == DJ_E_ADDRESS ? EXIT_USAGE : EXIT_FAILED, error, fault);
+    return complain_fault(error == DJ_E_NO_HEAD   ? EXIT_UNREACHABLE
+                          : error == DJ_E_ADDRESS ? EXIT_USAGE
+                                                  : EXIT_FAILED,
+                          error, fault);
 }

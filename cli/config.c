@@ -12,7 +12,9 @@
 #include <unistd.h>
 #include <yaml.h>
 
-struct key_info { const char *section, *name, *kind, *option, *text; };
+struct key_info {
+    const char *section, *name, *kind, *option, *text;
+};
 
 static const struct key_info key_table[CONFIG_KEYS] = {
 #define KEY(section, name, kind, option, text) {#section, #name, #kind, option, text},
@@ -21,7 +23,11 @@ static const struct key_info key_table[CONFIG_KEYS] = {
 };
 
 // What is being read, for messages.
-struct place { const char *path; size_t line; struct fault *fault; };
+struct place {
+    const char *path;
+    size_t line;
+    struct fault *fault;
+};
 
 static enum dj_error refuse(const struct place *place, const char *what, const char *remedy)
 {
@@ -99,8 +105,8 @@ static const char *scalar(const yaml_node_t *node)
     return node != NULL && node->type == YAML_SCALAR_NODE ? (const char *)node->data.scalar.value : NULL;
 }
 
-static enum dj_error read_pair(struct place *place, const char *section, const yaml_node_t *name_node, const yaml_node_t *value_node,
-                               struct config *config)
+static enum dj_error read_pair(struct place *place, const char *section, const yaml_node_t *name_node,
+                               const yaml_node_t *value_node, struct config *config)
 {
     const char *name = scalar(name_node), *value = scalar(value_node);
     char what[160], remedy[256];
@@ -133,9 +139,11 @@ static enum dj_error read_pair(struct place *place, const char *section, const y
     return refuse(place, what, remedy);
 }
 
-static enum dj_error read_section(struct place *place, yaml_document_t *document, const yaml_node_pair_t *pair, struct config *config)
+static enum dj_error read_section(struct place *place, yaml_document_t *document, const yaml_node_pair_t *pair,
+                                  struct config *config)
 {
-    const yaml_node_t *name_node = yaml_document_get_node(document, pair->key), *body = yaml_document_get_node(document, pair->value);
+    const yaml_node_t *name_node = yaml_document_get_node(document, pair->key),
+                      *body = yaml_document_get_node(document, pair->value);
     const char *name = scalar(name_node);
     char what[160], remedy[256];
     bool is_known = false;
@@ -153,8 +161,8 @@ static enum dj_error read_section(struct place *place, yaml_document_t *document
         return refuse(place, what, "write them on lines of their own, indented");
     }
     for (const yaml_node_pair_t *at = body->data.mapping.pairs.start; at < body->data.mapping.pairs.top; at++) {
-        enum dj_error error =
-            read_pair(place, name, yaml_document_get_node(document, at->key), yaml_document_get_node(document, at->value), config);
+        enum dj_error error = read_pair(place, name, yaml_document_get_node(document, at->key),
+                                        yaml_document_get_node(document, at->value), config);
         if (error != DJ_OK)
             return error;
     }
@@ -193,7 +201,8 @@ static enum dj_error read_file(FILE *file, struct config *config, struct fault *
         yaml_document_delete(&document);
     } else {
         place.line = parser.problem_mark.line + 1;
-        error = refuse(&place, parser.problem != NULL ? parser.problem : "this is not YAML", "check indentation, quotes and colons there");
+        error = refuse(&place, parser.problem != NULL ? parser.problem : "this is not YAML",
+                       "check indentation, quotes and colons there");
     }
     yaml_parser_delete(&parser);
     return error;
@@ -201,7 +210,8 @@ static enum dj_error read_file(FILE *file, struct config *config, struct fault *
 
 static bool find_file(const char *given, char path[CLI_PATH_MAX])
 {
-    const char *named = given != NULL ? given : getenv("DJINN_CONFIG"), *config_home = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+    const char *named = given != NULL ? given : getenv("DJINN_CONFIG"), *config_home = getenv("XDG_CONFIG_HOME"),
+               *home = getenv("HOME");
 
     if (named != NULL && named[0] != '\0') {
         snprintf(path, CLI_PATH_MAX, "%s", named);
@@ -223,12 +233,14 @@ enum dj_error config_load(const char *given, struct config *ret, struct fault *f
     }
     FILE *file = fopen(ret->path, "re");
     if (file == NULL)
-        return fault_set(fault, DJ_E_CONFIG, "cannot read the configuration %s: %s; name another one with --config", ret->path, strerror(errno));
+        return fault_set(fault, DJ_E_CONFIG, "cannot read the configuration %s: %s; name another one with --config", ret->path,
+                         strerror(errno));
     fseek(file, 0, SEEK_END);
     long bytes = ftell(file);
     rewind(file);
     enum dj_error error = bytes > CONFIG_FILE_BYTES_MAX
-                              ? fault_set(fault, DJ_E_CONFIG, "the configuration %s has over %d bytes; this is not one", ret->path, CONFIG_FILE_BYTES_MAX)
+                              ? fault_set(fault, DJ_E_CONFIG, "the configuration %s has over %d bytes; this is not one",
+                                          ret->path, CONFIG_FILE_BYTES_MAX)
                               : read_file(file, ret, fault);
     fclose(file);
     return error;
@@ -252,7 +264,9 @@ void config_print_keys(void)
 
 // djinn config -------------------------------------------------------------------------------------------------------
 
-struct options { const char *verb, *path; };
+struct options {
+    const char *verb, *path;
+};
 
 static error_t parse(int key, char *argument, struct argp_state *state)
 {
@@ -271,12 +285,18 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 
 int command_config(int argc, char **argv)
 {
-    static const struct argp argp = {NULL, parse, "check [FILE]\nkeys",
+    static const struct argp argp = {
+        NULL,
+        parse,
+        "check [FILE]\nkeys",
         "Check a configuration, or list the keys that there are.\v"
         "FILE defaults to $DJINN_CONFIG, else $XDG_CONFIG_HOME/djinn/config.yaml, else ~/.config/djinn/config.yaml. 'check' prints what is set; what is not "
         "valid it refuses with file, line, key and remedy, as the servers do when they start. The command line goes before the configuration.\n\n"
         "Examples:\n  djinn config keys\n  djinn config check /etc/djinn.yaml\n\n"
-        "Exit status: 0 the configuration is valid; 2 it is not, or the command line is not.", NULL, NULL, NULL};
+        "Exit status: 0 the configuration is valid; 2 it is not, or the command line is not.",
+        NULL,
+        NULL,
+        NULL};
     struct options options = {0};
     struct config config;
     struct fault fault = {0};

@@ -42,7 +42,8 @@ static void show_machine(void)
 
     line("cores", "%ld", sysconf(_SC_NPROCESSORS_ONLN));
     if (sysinfo(&info) == 0)
-        line("memory", "%.1f GiB, %.1f GiB free", (double)info.totalram * info.mem_unit / 1073741824.0, (double)info.freeram * info.mem_unit / 1073741824.0);
+        line("memory", "%.1f GiB, %.1f GiB free", (double)info.totalram * info.mem_unit / 1073741824.0,
+             (double)info.freeram * info.mem_unit / 1073741824.0);
     for (uint32_t row = 0; row < op_count(); row++) {
         if ((op_at(row)->flags & OP_IS_VIEW) != 0)
             continue;
@@ -122,7 +123,9 @@ static void show_head(const char *address, const char *state)
     }
 }
 
-struct options { struct client_options client; };
+struct options {
+    struct client_options client;
+};
 
 static error_t parse(int key, char *argument, struct argp_state *state)
 {
@@ -137,11 +140,16 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 
 int command_doctor(int argc, char **argv)
 {
-    static const struct argp argp = {NULL, parse, NULL,
+    static const struct argp argp = {
+        NULL,
+        parse,
+        NULL,
         "Say what this machine has, what is missing, and how to get it.\v"
         "Prints one line a thing: cores, memory, kernels, libraries, GPU, configuration, state folder, token, head. Changes nothing.\n\n"
         "Exit status: 0 when nothing is wrong (what is optional may be absent); 1 when something is, which its line says; 2 the command line is not valid.",
-        client_children, NULL, NULL};
+        client_children,
+        NULL,
+        NULL};
     struct options options = {0};
 
     options_parse(&argp, argc, argv, &options);

@@ -14,7 +14,11 @@
 #include "gpu_worker/actors/worker.h"
 #include "sched/sched.h"
 
-struct options { struct worker_options worker; const char *state; int liveness_fd; };
+struct options {
+    struct worker_options worker;
+    const char *state;
+    int liveness_fd;
+};
 
 enum { KEY_STATE = 1000, KEY_THREADS, KEY_MEMORY, KEY_LIVENESS };
 
@@ -53,7 +57,10 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 
 // One of the two, on its thread. They meet over loopback as anywhere else, and end together: `bond` is one end of a pair of sockets, and
 // shutting one's own tells the other.
-struct half { struct server *server; int bond, code; };
+struct half {
+    struct server *server;
+    int bond, code;
+};
 
 static void *run_half(void *argument)
 {
@@ -90,12 +97,18 @@ static int run_both(struct server *head, struct server *worker, int liveness_fd)
 
 int command_embedded(int argc, char **argv)
 {
-    static const struct argp argp = {option_table, parse, NULL,
+    static const struct argp argp = {
+        option_table,
+        parse,
+        NULL,
         "Run a head and a worker in one process, on a port the system chooses.\v"
         "Clients start it by themselves when no head is named, with a state folder that goes with them; there is seldom a reason to do so by hand. Once ready it "
         "prints one line to standard output: \"djinn: ready at HOST:PORT\". It ends on SIGTERM and SIGINT, and when the other end of --liveness-fd is "
         "closed, which happens however its parent ends.\n\n"
-        "Exit status: 0 it was stopped; 1 it failed, and says why; 2 the command line is not valid.", NULL, NULL, NULL};
+        "Exit status: 0 it was stopped; 1 it failed, and says why; 2 the command line is not valid.",
+        NULL,
+        NULL,
+        NULL};
     struct options options = {.liveness_fd = -1, .worker.name = "embedded"};
     struct server head, worker = {0};
     struct fault fault = {0};

@@ -59,7 +59,8 @@ static const struct command *find(const char *name, struct nearest *nearest)
 static int refuse(const char *name, const struct nearest *nearest)
 {
     if (nearest->best != NULL)
-        return complain(EXIT_USAGE, "there is no command \"%s\"; did you mean %s? 'djinn --help' lists them", name, nearest->best);
+        return complain(EXIT_USAGE, "there is no command \"%s\"; did you mean %s? 'djinn --help' lists them", name,
+                        nearest->best);
     return complain(EXIT_USAGE, "there is no command \"%s\"; 'djinn --help' lists them", name);
 }
 

@@ -57,7 +57,7 @@ static void check_names(const struct argp *argp, int argc, char **argv)
             continue;
         size_t length = strcspn(argv[i] + 2, "=");
         if (length >= sizeof name)
-            continue;                   // longer than any: argp says so
+            continue;    // longer than any: argp says so
         memcpy(name, argv[i] + 2, length);
         name[length] = '\0';
         struct nearest nearest = nearest_make(name);
@@ -65,7 +65,7 @@ static void check_names(const struct argp *argp, int argc, char **argv)
         if (found == NULL)
             refuse(argv[0], name, &nearest);
         else if (found->arg != NULL && (found->flags & OPTION_ARG_OPTIONAL) == 0 && argv[i][length + 2] == '\0')
-            i++;                        // the next word is its value, whatever it looks like
+            i++;    // the next word is its value, whatever it looks like
     }
 }
 
@@ -94,7 +94,9 @@ static error_t parse_client(int key, char *argument, struct argp_state *state)
 
 #define CLIENT_OPTIONS \
     {"head", 'H', "HOST:PORT", 0, "the head's address (default: $DJINN_ADDRESS, else 127.0.0.1:" DJINN_PORT ")", 0}, \
-    {"state", 's', "DIR", 0, "folder with the head's token (default: $XDG_STATE_HOME/djinn); $DJINN_TOKEN goes before it", 0}
+    { \
+        "state", 's', "DIR", 0, "folder with the head's token (default: $XDG_STATE_HOME/djinn); $DJINN_TOKEN goes before it", 0 \
+    }
 
 static const struct argp_option client_table[] = {CLIENT_OPTIONS, {0}};
 static const struct argp_option json_table[] = {CLIENT_OPTIONS, {"json", 'j', NULL, 0, "print the whole answer as JSON", 0}, {0}};

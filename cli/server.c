@@ -52,7 +52,8 @@ static int64_t wall_offset_ns(void)
 }
 
 // Listens on "scheme://address"; bound gets the address without the scheme.
-static enum dj_error listen_on(struct server *server, const char *scheme, const char *address, char bound[CLI_ADDRESS_MAX], struct fault *fault)
+static enum dj_error listen_on(struct server *server, const char *scheme, const char *address, char bound[CLI_ADDRESS_MAX],
+                               struct fault *fault)
 {
     char wanted[CLI_ADDRESS_MAX + SCHEME_MAX + 8], got[IO_ADDRESS_MAX];
 
@@ -67,7 +68,8 @@ static enum dj_error listen_on(struct server *server, const char *scheme, const 
 
 enum dj_error server_add_head(struct server *server, const struct head_options *options, struct fault *fault)
 {
-    struct head_config config = {.token = server->token, .incarnation = random_name(), .wall_offset_ns = wall_offset_ns(), .pid = (uint32_t)getpid()};
+    struct head_config config = {
+        .token = server->token, .incarnation = random_name(), .wall_offset_ns = wall_offset_ns(), .pid = (uint32_t)getpid()};
     struct store_config store = {.path = server->folder, .durability = options->durability};
     char address[CLI_ADDRESS_MAX];
 
@@ -105,7 +107,8 @@ enum dj_error server_check_devices(const struct worker_options *options, struct 
 {
     if (options->gpus != GPUS_ALL && options->gpus != GPUS_SOME)
         return DJ_OK;
-    return fault_set(fault, DJ_E_NO_DEVICE, "there is no GPU to use: this djinn was built without the CUDA module (libdjinn_cuda.so); install the CUDA "
+    return fault_set(fault, DJ_E_NO_DEVICE,
+                     "there is no GPU to use: this djinn was built without the CUDA module (libdjinn_cuda.so); install the CUDA "
                      "toolkit and build again, or start the worker with --gpus none to use the CPU");
 }
 
@@ -114,14 +117,15 @@ static enum dj_error choose_device(struct server *server, const struct worker_op
     enum dj_error allowed = server_check_devices(options, fault);
     if (allowed != DJ_OK)
         return allowed;
-    struct cpu_device_config config = {.threads = options->threads, .memory_bytes = options->memory_bytes, .sink = driver_sink(server->driver)};
+    struct cpu_device_config config = {
+        .threads = options->threads, .memory_bytes = options->memory_bytes, .sink = driver_sink(server->driver)};
     enum dj_error error = cpu_device_make(&config, &server->device, fault);
     if (error != DJ_OK)
         return error;
     driver_set_device(server->driver, 0, server->device);
     const struct device_info *info = server->device->info;
-    log_write(LOG_INFO, "worker", "uses the CPU: threads=%u memory_bytes=%llu numerics=%s", info->threads, (unsigned long long)info->capacity_bytes,
-              info->numerics);
+    log_write(LOG_INFO, "worker", "uses the CPU: threads=%u memory_bytes=%llu numerics=%s", info->threads,
+              (unsigned long long)info->capacity_bytes, info->numerics);
     return DJ_OK;
 }
 
@@ -197,7 +201,8 @@ enum dj_error server_add_worker(struct server *server, const struct worker_optio
         return error;
     host_name(config.host);
     snprintf(config.head, sizeof config.head, "head://%.110s", head);
-    snprintf(config.address_tcp, sizeof config.address_tcp, "tcp://%.110s", options->advertise != NULL ? options->advertise : bound);
+    snprintf(config.address_tcp, sizeof config.address_tcp, "tcp://%.110s",
+             options->advertise != NULL ? options->advertise : bound);
     if (options->name != NULL)
         snprintf(config.name, sizeof config.name, "%s", options->name);
     else

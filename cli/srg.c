@@ -10,7 +10,10 @@
 
 enum { FILE_BYTES_MAX = 64 << 20 };
 
-struct options { struct client_options client; const char *verb, *subject, *output; };
+struct options {
+    struct client_options client;
+    const char *verb, *subject, *output;
+};
 
 static const struct argp_option option_table[] = {
     {"output", 'o', "FILE", 0, "write there instead of to standard output", 0},
@@ -45,7 +48,9 @@ static int write_out(const struct options *options, const void *data, size_t byt
     bool is_written = fwrite(data, 1, bytes, file) == bytes;
     if ((file == stdout ? fflush(file) : fclose(file)) != 0)
         is_written = false;
-    return is_written ? EXIT_DONE : complain(EXIT_FAILED, "cannot write all of %s: %s", options->output == NULL ? "it" : options->output, strerror(errno));
+    return is_written ? EXIT_DONE
+                      : complain(EXIT_FAILED, "cannot write all of %s: %s", options->output == NULL ? "it" : options->output,
+                                 strerror(errno));
 }
 
 static char *read_whole(const char *path, size_t *ret_bytes)
@@ -76,14 +81,17 @@ static int load(const struct options *options, struct srg_plan **ret)
     char *data = read_whole(options->subject, &bytes);
     bool is_file = data != NULL;
 
-    if (!is_file && (error = head_ask(options->client.address, options->client.state, "srg", options->subject, &data, &bytes, &fault)) != DJ_OK)
+    if (!is_file && (error = head_ask(options->client.address, options->client.state, "srg", options->subject, &data, &bytes,
+                                      &fault)) != DJ_OK)
         return ask_failed(error, &fault);
     if (is_file && bytes > 0 && data[0] == '{')
         error = plan_from_json(data, bytes, ret, &fault);
     else
         error = plan_decode(data, bytes, ret, &fault);
     free(data);
-    return error == DJ_OK ? EXIT_DONE : complain(EXIT_FAILED, "%s: %s", options->subject, fault.text[0] != '\0' ? fault.text : dj_error_text(error));
+    return error == DJ_OK
+               ? EXIT_DONE
+               : complain(EXIT_FAILED, "%s: %s", options->subject, fault.text[0] != '\0' ? fault.text : dj_error_text(error));
 }
 
 static int show(const struct srg_plan *plan)
@@ -91,7 +99,8 @@ static int show(const struct srg_plan *plan)
     char id[HASH128_TEXT];
 
     hash128_text(plan->fingerprint, id);
-    printf("plan %s: %u nodes, %u inputs, %u outputs, %u words of bindings\n", id, plan->nodes, plan->inputs, plan->outputs, plan->words);
+    printf("plan %s: %u nodes, %u inputs, %u outputs, %u words of bindings\n", id, plan->nodes, plan->inputs, plan->outputs,
+           plan->words);
     for (uint32_t n = 0; n < plan->nodes; n++) {
         const struct srg_node *node = &plan->node[n];
         printf("%%%u = %s(", n, op_info(node->op)->name);
@@ -114,7 +123,8 @@ static int convert(const struct options *options, const struct srg_plan *plan, b
 {
     struct writer writer = writer_make(FILE_BYTES_MAX);
     enum dj_error error = to_json ? plan_to_json(plan, &writer) : plan_encode(plan, &writer);
-    int code = error == DJ_OK ? write_out(options, writer.data, writer.length) : complain(EXIT_FAILED, "%s", dj_error_text(error));
+    int code = error == DJ_OK ? write_out(options, writer.data, writer.length)
+                              : complain(EXIT_FAILED, "%s", dj_error_text(error));
 
     writer_free(&writer);
     return code;
@@ -122,19 +132,25 @@ static int convert(const struct options *options, const struct srg_plan *plan, b
 
 int command_srg(int argc, char **argv)
 {
-    static const struct argp argp = {option_table, parse, "show|export|import ID|FILE",
+    static const struct argp argp = {
+        option_table,
+        parse,
+        "show|export|import ID|FILE",
         "Show, export or import the structure of a plan (SRG, schema v1).\v"
         "ID is a plan the head knows ('djinn plan' lists them) or the beginning of it; FILE is a plan as JSON or Protocol Buffers. A file of that name goes "
         "before a plan.\n\n"
         "  show    prints the nodes\n  export  writes JSON\n  import  reads and checks a plan and writes Protocol Buffers; its name is printed to standard error\n\n"
         "Examples:\n  djinn srg show 3f2a\n  djinn srg export 3f2a -o plan.json\n  djinn srg import plan.json -o plan.srg" HELP_CLIENT_END,
-        client_children, NULL, NULL};
+        client_children,
+        NULL,
+        NULL};
     struct options options = {0};
     struct srg_plan *plan = NULL;
     char id[HASH128_TEXT];
 
     options_parse(&argp, argc, argv, &options);
-    bool is_show = options.verb != NULL && strcmp(options.verb, "show") == 0, is_export = options.verb != NULL && strcmp(options.verb, "export") == 0;
+    bool is_show = options.verb != NULL && strcmp(options.verb, "show") == 0,
+         is_export = options.verb != NULL && strcmp(options.verb, "export") == 0;
     bool is_import = options.verb != NULL && strcmp(options.verb, "import") == 0;
     if (options.subject == NULL || !(is_show || is_export || is_import))
         return complain(EXIT_USAGE, "say 'djinn srg show|export|import ID|FILE'; 'djinn srg --help' tells more");

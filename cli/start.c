@@ -16,23 +16,39 @@ struct options {
     bool is_head, is_worker, is_detached;
     struct head_options head;
     struct worker_options worker;
-    const char *config, *durability, *gpus, *threads, *memory;      // as written, on the command line or in the configuration
+    const char *config, *durability, *gpus, *threads, *memory;    // as written, on the command line or in the configuration
 };
 
-enum { KEY_HEAD = 1000, KEY_WORKER, KEY_LISTEN, KEY_STATE, KEY_ADVERTISE, KEY_GPUS, KEY_THREADS, KEY_MEMORY, KEY_NAME, KEY_DETACH, KEY_DURABILITY,
-       KEY_CONFIG };
+enum {
+    KEY_HEAD = 1000,
+    KEY_WORKER,
+    KEY_LISTEN,
+    KEY_STATE,
+    KEY_ADVERTISE,
+    KEY_GPUS,
+    KEY_THREADS,
+    KEY_MEMORY,
+    KEY_NAME,
+    KEY_DETACH,
+    KEY_DURABILITY,
+    KEY_CONFIG
+};
 
 static const struct argp_option option_table[] = {
     {NULL, 0, NULL, 0, "What to start:", 1},
-    {"head", KEY_HEAD, "HOST:PORT", OPTION_ARG_OPTIONAL, "a head; with --worker, the address of the head to join (--head=HOST:PORT or --head HOST:PORT)", 1},
+    {"head", KEY_HEAD, "HOST:PORT", OPTION_ARG_OPTIONAL,
+     "a head; with --worker, the address of the head to join (--head=HOST:PORT or --head HOST:PORT)", 1},
     {"worker", KEY_WORKER, NULL, 0, "a worker", 1},
     {NULL, 0, NULL, 0, "Both:", 2},
-    {"listen", KEY_LISTEN, "HOST:PORT", 0, "where to listen; port 0 picks a free one (default: head 127.0.0.1:" DJINN_PORT ", worker 127.0.0.1:0)", 2},
+    {"listen", KEY_LISTEN, "HOST:PORT", 0,
+     "where to listen; port 0 picks a free one (default: head 127.0.0.1:" DJINN_PORT ", worker 127.0.0.1:0)", 2},
     {"state", KEY_STATE, "DIR", 0, "state folder: store, token, logs (default: $XDG_STATE_HOME/djinn)", 2},
-    {"config", KEY_CONFIG, "FILE", 0, "configuration (default: $DJINN_CONFIG, else $XDG_CONFIG_HOME/djinn/config.yaml); options go before it", 2},
+    {"config", KEY_CONFIG, "FILE", 0,
+     "configuration (default: $DJINN_CONFIG, else $XDG_CONFIG_HOME/djinn/config.yaml); options go before it", 2},
     {"detach", KEY_DETACH, NULL, 0, "run in the background; returns once ready; the log goes to DIR", 2},
     {NULL, 0, NULL, 0, "Head:", 3},
-    {"durability", KEY_DURABILITY, "LEVEL", 0, "what acknowledged survives: memory (the head's process), os (the process), disk (loss of power; default)", 3},
+    {"durability", KEY_DURABILITY, "LEVEL", 0,
+     "what acknowledged survives: memory (the head's process), os (the process), disk (loss of power; default)", 3},
     {NULL, 0, NULL, 0, "Worker:", 4},
     {"advertise", KEY_ADVERTISE, "HOST:PORT", 0, "the address that others are told (default: the one it listens on)", 4},
     {"gpus", KEY_GPUS, "all|N|none", 0, "GPUs to use (default: all if there are any, else the CPU)", 4},
@@ -72,7 +88,8 @@ static enum dj_error take_durability(struct head_options *head, const char *text
 
 static enum dj_error check_addresses(const struct options *options, struct fault *fault)
 {
-    const char *const worker[] = {options->worker.head, options->worker.listen, options->worker.advertise}, *const head[] = {options->head.listen};
+    const char *const worker[] = {options->worker.head, options->worker.listen, options->worker.advertise},
+                      *const head[] = {options->head.listen};
     const char *const *given = options->is_worker ? worker : head;
     enum dj_error error = DJ_OK;
     char address[CLI_ADDRESS_MAX];
@@ -244,7 +261,8 @@ static int serve(const struct options *options)
     if (error == DJ_OK)
         error = server_make(&server, state, !options->is_worker, &fault);
     if (error == DJ_OK)
-        error = options->is_worker ? server_add_worker(&server, &options->worker, &fault) : server_add_head(&server, &options->head, &fault);
+        error = options->is_worker ? server_add_worker(&server, &options->worker, &fault)
+                                   : server_add_head(&server, &options->head, &fault);
     int code = EXIT_FAILED;
     if (error == DJ_OK) {
         printf("djinn: ready at %s\n", server.head_address);
@@ -261,7 +279,10 @@ static int serve(const struct options *options)
 
 int command_start(int argc, char **argv)
 {
-    static const struct argp argp = {option_table, parse, NULL,
+    static const struct argp argp = {
+        option_table,
+        parse,
+        NULL,
         "Start a head, or a worker that joins one.\v"
         "Runs in the foreground and logs to standard error (DJINN_LOG=debug|info|warn). Once ready it prints one line to standard output: "
         "\"djinn: ready at HOST:PORT\". SIGTERM and SIGINT drain and stop it.\n\n"
@@ -273,9 +294,12 @@ int command_start(int argc, char **argv)
         "  djinn start --head --detach --state /var/lib/djinn\n\n"
         "Environment: DJINN_ADDRESS, DJINN_TOKEN, DJINN_CONFIG, DJINN_LOG, XDG_STATE_HOME; a worker's unix socket lies in XDG_RUNTIME_DIR, else /tmp.\n\n"
         "Exit status: 0 it was stopped; 1 it failed, and says why; 2 the command line or the configuration is not valid; 4 --gpus was asked for and there is "
-        "none.", NULL, NULL, NULL};
+        "none.",
+        NULL,
+        NULL,
+        NULL};
     struct options options = {.head.durability = STORE_DISK};
-    static struct config config;        // the options point into it
+    static struct config config;    // the options point into it
     struct fault fault = {0};
 
     options_parse(&argp, argc, argv, &options);

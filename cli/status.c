@@ -4,7 +4,9 @@
 
 #include "cli/json.h"
 
-struct options { struct client_options client; };
+struct options {
+    struct client_options client;
+};
 
 static error_t parse(int key, char *argument, struct argp_state *state)
 {
@@ -22,13 +24,15 @@ static void print_workers(const cJSON *workers)
     const cJSON *item;
 
     printf("%-16s %-9s %-22s %10s %12s %14s %9s\n", "WORKER", "STATE", "DEVICES", "EXECUTIONS", "BUSY", "MEMORY", "HEARD");
-    cJSON_ArrayForEach(item, workers) {
+    cJSON_ArrayForEach(item, workers)
+    {
         const cJSON *device = cJSON_GetArrayItem(json_at(item, "devices"), 0);
         char devices[64];
-        snprintf(devices, sizeof devices, "%s:%.0f x%d", json_text(device, "name"), json_number(device, "index"), cJSON_GetArraySize(json_at(item, "devices")));
-        printf("%-16s %-9s %-22s %10.0f %10.1f s %10.1f MiB %6.0f ms\n", json_text(item, "name"), json_text(item, "state"), devices,
-               json_number(item, "executions"), json_number(item, "busy_ms") / 1000, json_number(item, "memory_used_bytes") / 1048576,
-               json_number(item, "last_heard_ms"));
+        snprintf(devices, sizeof devices, "%s:%.0f x%d", json_text(device, "name"), json_number(device, "index"),
+                 cJSON_GetArraySize(json_at(item, "devices")));
+        printf("%-16s %-9s %-22s %10.0f %10.1f s %10.1f MiB %6.0f ms\n", json_text(item, "name"), json_text(item, "state"),
+               devices, json_number(item, "executions"), json_number(item, "busy_ms") / 1000,
+               json_number(item, "memory_used_bytes") / 1048576, json_number(item, "last_heard_ms"));
     }
     if (cJSON_GetArraySize(workers) == 0)
         puts("none; start one with 'djinn start --worker --head HOST:PORT'");
@@ -39,9 +43,10 @@ static void print_sessions(const cJSON *sessions)
     const cJSON *item, *grant;
 
     printf("\n%-18s %-10s %-10s %10s  %s\n", "SESSION", "TENANT", "CONNECTED", "EXECUTIONS", "WORKERS");
-    cJSON_ArrayForEach(item, sessions) {
-        printf("%-18s %-10s %-10s %10.0f ", json_text(item, "id"), json_text(item, "tenant"), json_is_true(item, "connected") ? "yes" : "no",
-               json_number(item, "executions"));
+    cJSON_ArrayForEach(item, sessions)
+    {
+        printf("%-18s %-10s %-10s %10.0f ", json_text(item, "id"), json_text(item, "tenant"),
+               json_is_true(item, "connected") ? "yes" : "no", json_number(item, "executions"));
         cJSON_ArrayForEach(grant, json_at(item, "grants")) printf(" %s", json_text(grant, "worker"));
         putchar('\n');
     }
@@ -61,7 +66,10 @@ static void print_status(const cJSON *status)
 
 int command_status(int argc, char **argv)
 {
-    static const struct argp argp = {NULL, parse, NULL,
+    static const struct argp argp = {
+        NULL,
+        parse,
+        NULL,
         "Show the head, its workers, the sessions and what the store holds.\v"
         "One line a worker: STATE is serving, or draining once it takes no new sessions. DEVICES is the name of its first device, that device's number in the "
         "pool (remote_accelerator:N), and how many it has. EXECUTIONS, BUSY and MEMORY are of the last heartbeat, whose age is HEARD.\n\n"
@@ -69,7 +77,9 @@ int command_status(int argc, char **argv)
         "With --json the answer also has addresses, process ids, memory, bytes moved, cache appends and copies of each worker, and why each session was "
         "placed where it is. Fields may be added; those that are there keep their meaning.\n\n"
         "Examples:\n  djinn status\n  djinn status --head 10.0.0.1:7070 --json" HELP_CLIENT_END,
-        client_json_children, NULL, NULL};
+        client_json_children,
+        NULL,
+        NULL};
     struct options options = {0};
 
     options_parse(&argp, argc, argv, &options);

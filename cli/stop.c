@@ -12,7 +12,9 @@
 
 enum { GONE_WITHIN_MS = 10000, LOOK_EVERY_MS = 10 };
 
-struct options { struct client_options client; };
+struct options {
+    struct client_options client;
+};
 
 static error_t parse(int key, char *argument, struct argp_state *state)
 {
@@ -40,7 +42,8 @@ static bool is_locked(const char *path)
 static bool is_local(const char *address)
 {
     const char *named = address != NULL ? address : getenv("DJINN_ADDRESS");
-    return named == NULL || named[0] == '\0' || named[0] == ':' || strncmp(named, "127.", 4) == 0 || strncmp(named, "localhost", 9) == 0;
+    return named == NULL || named[0] == '\0' || named[0] == ':' || strncmp(named, "127.", 4) == 0 ||
+           strncmp(named, "localhost", 9) == 0;
 }
 
 static bool wait_until_gone(const struct client_options *client)
@@ -60,12 +63,17 @@ static bool wait_until_gone(const struct client_options *client)
 
 int command_stop(int argc, char **argv)
 {
-    static const struct argp argp = {NULL, parse, NULL,
+    static const struct argp argp = {
+        NULL,
+        parse,
+        NULL,
         "Stop a head and the workers that are joined to it.\v"
         "Workers finish what they run and leave with their last session; the head writes what it has to write and ends. Returns once a head of this "
         "machine is gone, so that another one can be started on the same state folder at once. To stop one worker, send it SIGTERM.\n\n"
         "Examples:\n  djinn stop\n  djinn stop --head 10.0.0.1:7070" HELP_CLIENT_END,
-        client_children, NULL, NULL};
+        client_children,
+        NULL,
+        NULL};
     struct options options = {0};
     struct fault fault = {0};
     char *answer;
@@ -77,7 +85,8 @@ int command_stop(int argc, char **argv)
         return ask_failed(error, &fault);
     free(answer);
     if (!wait_until_gone(&options.client))
-        return complain(EXIT_FAILED, "the head is asked to stop and still runs after %d s; its log says what it waits for", GONE_WITHIN_MS / 1000);
+        return complain(EXIT_FAILED, "the head is asked to stop and still runs after %d s; its log says what it waits for",
+                        GONE_WITHIN_MS / 1000);
     puts("djinn: stopped");
     return EXIT_DONE;
 }

@@ -74,7 +74,8 @@ enum dj_error folder_make(const char *folder, struct fault *fault)
         }
     if (mkdir(path, 0700) == 0 || (errno == EEXIST && stat(path, &found) == 0 && S_ISDIR(found.st_mode)))
         return DJ_OK;
-    return fault_set(fault, DJ_E_SYSTEM, "cannot make the state folder %s: %s; name another folder with --state", folder, strerror(errno));
+    return fault_set(fault, DJ_E_SYSTEM, "cannot make the state folder %s: %s; name another folder with --state", folder,
+                     strerror(errno));
 }
 
 static enum dj_error token_make(const char *folder, const char *path, struct hash128 *ret, struct fault *fault)
@@ -84,19 +85,22 @@ static enum dj_error token_make(const char *folder, const char *path, struct has
 
     if (error != DJ_OK)
         return error;
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return fault_set(fault, DJ_E_SYSTEM, "cannot write the token file %s: %s; name another folder with --state", path, strerror(errno));
     random_bytes(ret, sizeof *ret);
     hash128_text(*ret, text);
     text[HASH128_TEXT - 1] = '\n';
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return fault_set(fault, DJ_E_SYSTEM, "cannot write the token file %s: %s; name another folder with --state", path,
+                         strerror(errno));
     bool is_written = write(fd, text, HASH128_TEXT) == HASH128_TEXT;
     int reason = is_written ? 0 : errno;
     close(fd);
     if (is_written)
         return DJ_OK;
-    unlink(path);                       // half a token would be refused for ever after
-    return fault_set(fault, DJ_E_SYSTEM, "cannot write the token file %s: %s; make room there, or name another folder with --state", path, strerror(reason));
+    unlink(path);    // half a token would be refused for ever after
+    return fault_set(fault, DJ_E_SYSTEM,
+                     "cannot write the token file %s: %s; make room there, or name another folder with --state", path,
+                     strerror(reason));
 }
 
 enum dj_error token_load(const char *folder, bool make, struct hash128 *ret, struct fault *fault)
@@ -105,17 +109,22 @@ enum dj_error token_load(const char *folder, bool make, struct hash128 *ret, str
     char path[CLI_PATH_MAX + 16], text[HASH128_TEXT] = {0};
 
     if (given != NULL && given[0] != '\0')
-        return hash128_parse(given, ret) ? DJ_OK : fault_set(fault, DJ_E_TOKEN, "DJINN_TOKEN must be 32 hexadecimal digits, as in the head's token file");
+        return hash128_parse(given, ret)
+                   ? DJ_OK
+                   : fault_set(fault, DJ_E_TOKEN, "DJINN_TOKEN must be 32 hexadecimal digits, as in the head's token file");
     snprintf(path, sizeof path, "%s/token", folder);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT && make)
         return token_make(folder, path, ret, fault);
     if (fd < 0)
-        return fault_set(fault, DJ_E_TOKEN, "there is no token: %s: %s; set DJINN_TOKEN, or name the head's state folder with --state", path, strerror(errno));
+        return fault_set(fault, DJ_E_TOKEN,
+                         "there is no token: %s: %s; set DJINN_TOKEN, or name the head's state folder with --state", path,
+                         strerror(errno));
     ssize_t n = read(fd, text, HASH128_TEXT - 1);
     close(fd);
     if (n != HASH128_TEXT - 1 || !hash128_parse(text, ret))
-        return fault_set(fault, DJ_E_TOKEN, "the token file %s does not hold 32 hexadecimal digits; remove it and start the head again", path);
+        return fault_set(fault, DJ_E_TOKEN,
+                         "the token file %s does not hold 32 hexadecimal digits; remove it and start the head again", path);
     return DJ_OK;
 }
 
@@ -128,7 +137,8 @@ enum dj_error address_parse(const char *text, char address[CLI_ADDRESS_MAX], str
     unsigned long number = strtoul(port, &end, 10);
 
     if (*port == '\0' || *end != '\0' || number > 65535 || host_bytes > 90)
-        return fault_set(fault, DJ_E_ADDRESS, "\"%s\" is not an address; write HOST:PORT, for example 127.0.0.1:%s", text, DJINN_PORT);
+        return fault_set(fault, DJ_E_ADDRESS, "\"%s\" is not an address; write HOST:PORT, for example 127.0.0.1:%s", text,
+                         DJINN_PORT);
     if (host_bytes == 0)
         snprintf(address, CLI_ADDRESS_MAX, "127.0.0.1:%lu", number);
     else
@@ -158,10 +168,14 @@ enum dj_error bytes_parse(const char *text, uint64_t *ret)
     if (end == text || text[0] == '-' || errno != 0)
         return DJ_E_INVALID;
     switch (*end) {
-    case 'k': case 'K': shift = 10; break;
-    case 'm': case 'M': shift = 20; break;
-    case 'g': case 'G': shift = 30; break;
-    case 't': case 'T': shift = 40; break;
+    case 'k':
+    case 'K': shift = 10; break;
+    case 'm':
+    case 'M': shift = 20; break;
+    case 'g':
+    case 'G': shift = 30; break;
+    case 't':
+    case 'T': shift = 40; break;
     default: break;
     }
     if (shift != 0)

@@ -384,7 +384,7 @@ void head_check_at(struct head *head, uint64_t at_ns)
     actor_timer(head->self, TIMER_CHECK, at_ns);
 }
 
-void head_end(struct head *head)
+void head_finish(struct head *head)
 {
     struct hash128 key;
     uint32_t cursor = 0;
@@ -408,7 +408,7 @@ static enum dj_error head_event(struct head *head, const struct io_event *event)
     case IO_COMPUTE_DONE: compute_done(head, event); break;
     case IO_SUBMIT:
         if (event->submit.verb == HEAD_STOP)
-            head_end(head);
+            head_finish(head);
         break;
     case IO_WRITABLE:
     case IO_TIMER:

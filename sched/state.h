@@ -141,7 +141,7 @@ struct head {
 };
 
 // head.c
-void head_end(struct head *head);                                               // tells every link, and exits
+void head_finish(struct head *head);                                            // tells every link, and exits
 void head_check_at(struct head *head, uint64_t at_ns);                          // the next look at what time does to things
 void head_reply_failed(struct head *head, uint64_t link, uint64_t request, enum dj_error error, const char *format, ...) DJ_PRINTF(5, 6);
 void head_send(struct head *head, uint64_t link, uint16_t message, struct blob *body);

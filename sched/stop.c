@@ -10,7 +10,7 @@
 
 #define CHECK_EVERY_NS ((uint64_t)10000000)
 #define DISMISS_AFTER_NS ((uint64_t)1000000000)
-#define STOP_AFTER_NS ((uint64_t)6000000000)       // a worker that drains waits for its device for at most 5 s
+#define STOP_AFTER_NS ((uint64_t)6000000000)    // a worker that drains waits for its device for at most 5 s
 
 void stop_begin(struct head *head, const struct head_link *link, uint64_t request)
 {
@@ -38,7 +38,7 @@ static void dismiss_sessions(struct head *head)
     struct head_session *session;
 
     for (uint32_t cursor = 0; (session = map_next(head->sessions, &cursor, NULL)) != NULL; cursor = 0)
-        session_close(head, session);   // takes it out of the map
+        session_close(head, session);    // takes it out of the map
 }
 
 void stop_check(struct head *head, uint64_t now_ns)
@@ -50,7 +50,7 @@ void stop_check(struct head *head, uint64_t now_ns)
         has_workers = has_workers || head->worker[i] != NULL;
     if (!has_workers || passed_ns >= STOP_AFTER_NS) {
         admin_tell_stopped(head, head->stop_link, head->stop_request);
-        head_end(head);
+        head_finish(head);
         return;
     }
     if (passed_ns >= DISMISS_AFTER_NS)

@@ -46,6 +46,11 @@ void copy_in(const at::Tensor &self, const at::Tensor &source)
     at::Tensor host = source.expand(self.sizes());
     if (host.scalar_type() != self.scalar_type())
         host = host.to(self.scalar_type());
+    // What is stored is what self's bits make of it.
+    if (self.is_conj() != host.is_conj())
+        host = host.conj().resolve_conj();
+    if (self.is_neg() != host.is_neg())
+        host = host.neg();
     if (is_whole && is_untouched(storage) && self.scalar_type() == at::kByte && self.dim() == 1) {
         // A storage that is being loaded: the dtype of its bytes is not known before a tensor looks at them.
         storage->pending = host.clone();
@@ -108,6 +113,10 @@ void copy_within(const at::Tensor &self, const at::Tensor &source)
     if (are_bytes && self.device() == source.device() && looks_at_whole_storage(self) && looks_at_whole_storage(source) &&
         is_untouched(storage_of(self)))
         return copy_bytes(self, source);
+    // No kernel converts to or from complex numbers, or resolves their bits.
+    if ((self.is_complex() || source.is_complex()) &&
+        (self.scalar_type() != source.scalar_type() || source.is_conj() || self.is_conj() || source.is_neg()))
+        return copy_in(self, tensor_to_cpu(source).resolve_conj().resolve_neg());
     dj_tensor window;
     window_of(source, &window);
     if (self.device() == source.device())

@@ -2,7 +2,7 @@
 // The device `remote_accelerator`: its storages, its one stream, its hooks and its generators. Random numbers are Philox(seed, offset,
 // element): a generator is only a (seed, offset) pair, and an op pins its own when it is recorded.
 
-#include "shim.h"
+#include "lower.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
@@ -334,7 +334,8 @@ int64_t attention_choice(const at::Tensor &query, const at::Tensor &key, const a
 {
     bool wants_gradient = c10::GradMode::is_enabled() && (query.requires_grad() || key.requires_grad() || value.requires_grad() ||
                                                           (mask && mask->defined() && mask->requires_grad()));
-    bool is_whole = !wants_gradient && dropout_p == 0.0 && query.dim() == 4 && key.dim() == 4 && value.dim() == 4;
+    bool is_whole = !wants_gradient && dtype_is_narrow(query.scalar_type()) && dropout_p == 0.0 && query.dim() == 4 &&
+                    key.dim() == 4 && value.dim() == 4;
     return static_cast<int64_t>(is_whole ? sdp::SDPBackend::overrideable : sdp::SDPBackend::math);
 }
 

@@ -252,6 +252,11 @@ bool lowering::gather(const c10::IValue *arguments, call_inputs *call, dj_attr *
     return true;
 }
 
+bool dtype_is_narrow(c10::ScalarType type)
+{
+    return type == at::kFloat || type == at::kHalf || type == at::kBFloat16;
+}
+
 bool lowering::is_native()
 {
     // Only a yes is kept: a worker that has the op may join later. relaxed: both answers of a race are right.
@@ -278,6 +283,8 @@ void lowering::operator()(const c10::OperatorHandle &handle, c10::DispatchKeySet
     dj_attr attr[DJ_ATTRS_MAX];
     int64_t ints[DJ_ATTRS_MAX][DJ_ATTR_INTS_MAX];
     int32_t dtype = 0;
+    if (C10_UNLIKELY(is_narrow && !dtype_is_narrow(arguments[0].toTensor().scalar_type())))
+        return fallback(handle, stack);
     if (C10_UNLIKELY(!gather(arguments, &call, attr, ints, &dtype)))
         return fallback(handle, stack);
 
@@ -397,6 +404,8 @@ bool takes_as(const c10::FunctionSchema &a, const c10::FunctionSchema &b, size_t
     return true;
 }
 
+constexpr const char *NARROW_OPS[] = {"MAX_POOL2D", "AVG_POOL2D", "LAYER_NORM", "GROUP_NORM"};
+
 std::unique_ptr<lowering> lowering_make(const dj_op &row, const c10::OperatorHandle &function, const c10::OperatorHandle &target,
                                         lowering_form form)
 {
@@ -405,6 +414,8 @@ std::unique_ptr<lowering> lowering_make(const dj_op &row, const c10::OperatorHan
     made->outputs = row.outputs;
     made->attrs_count = row.attrs;
     made->is_view = (row.flags & OP_FLAG_VIEW) != 0;
+    for (const char *narrow : NARROW_OPS)
+        made->is_narrow |= strcmp(row.name, narrow) == 0;
     made->form = form;
     made->name = full_name(target);
     made->arguments_count = target.schema().arguments().size();

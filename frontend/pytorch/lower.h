@@ -11,6 +11,10 @@ constexpr uint32_t OP_FLAG_VIEW = 2, OP_FLAG_MANUAL = 16;
 
 enum lowering_form { FUNCTION, IN_PLACE, OUT };
 
+// Whether kernels that accumulate in float32 take the dtype. Workers publish which ops they have, not for which dtypes: the ops that have
+// such kernels only (convolution, pooling, the norms, attention) are listed in lower.cpp and manual.cpp, and wider dtypes go another way.
+bool dtype_is_narrow(c10::ScalarType type);
+
 struct step {
     enum kind_of { TENSOR, TENSORS, INT, BOOL, FLOAT, SCALAR, INTS, ENUM, DTYPE, IGNORED } kind;
     bool takes_cpu;             // index lists may hold tensors of the CPU
@@ -50,6 +54,7 @@ struct call_inputs {
 struct lowering final : c10::OperatorKernel {
     uint32_t op = 0, outputs = 1, attrs_count = 0;
     bool is_view = false;
+    bool is_narrow = false;                 // see dtype_is_narrow
     lowering_form form = FUNCTION;
     size_t arguments_count = 0;             // on the stack, out arguments included
     std::string name;

@@ -8,6 +8,7 @@
 #include <ATen/native/CPUFallback.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/clamp.h>
+#include <ATen/ops/convolution.h>
 #include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/div.h>
 #include <ATen/ops/empty.h>
@@ -96,7 +97,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> native_batch_norm(const at::Tenso
                                                                  const maybe_tensor &variance, bool training, double momentum,
                                                                  double eps)
 {
-    if (!training && mean && mean->defined() && variance && variance->defined())
+    if (!training && dtype_is_narrow(self.scalar_type()) && mean && mean->defined() && variance && variance->defined())
         return batch_norm_eval(self, weight, bias, *mean, *variance, eps);
     if (!mean || !mean->defined())
         return at::native::call_fallback_fn<&fallback_boxed, at::_ops::_native_batch_norm_legit_no_stats>::call(
@@ -111,7 +112,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm_legit(const at::Tensor
                                                                 const maybe_tensor &bias, at::Tensor &mean, at::Tensor &variance,
                                                                 bool training, double momentum, double eps)
 {
-    if (!training)
+    if (!training && dtype_is_narrow(self.scalar_type()))
         return batch_norm_eval(self, weight, bias, mean, variance, eps);
     return at::native::call_fallback_fn<&fallback_boxed, at::_ops::_native_batch_norm_legit>::call(
         self, weight, bias, mean, variance, training, momentum, eps);
@@ -121,7 +122,29 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm_no_training(const at::
                                                                       const maybe_tensor &bias, const at::Tensor &mean,
                                                                       const at::Tensor &variance, double, double eps)
 {
+    if (!dtype_is_narrow(self.scalar_type())) {
+        at::Tensor running_mean = mean, running_variance = variance;
+        return at::native::call_fallback_fn<&fallback_boxed, at::_ops::_native_batch_norm_legit>::call(
+            self, weight, bias, running_mean, running_variance, false, 0.0, eps);
+    }
     return batch_norm_eval(self, weight, bias, mean, variance, eps);
+}
+
+at::Tensor convolution(const at::Tensor &self, const at::Tensor &weight, const maybe_tensor &bias, c10::IntArrayRef stride,
+                       c10::IntArrayRef padding, c10::IntArrayRef dilation, bool transposed, c10::IntArrayRef output_padding,
+                       int64_t groups)
+{
+    static const uint32_t op = op_number("CONVOLUTION");
+    if (transposed || self.dim() > 4 || !dtype_is_narrow(self.scalar_type())) {
+        fallback_count("aten::convolution");
+        at::Tensor host_bias = bias && bias->defined() ? tensor_to_cpu(*bias) : at::Tensor();
+        at::Tensor host = at::convolution(tensor_to_cpu(self), tensor_to_cpu(weight), host_bias, stride, padding, dilation,
+                                          transposed, output_padding, groups);
+        return tensor_upload(host, self.device(), placement_of(self));
+    }
+    attr_list attrs;
+    attrs.ints(stride).ints(padding).ints(dilation).boolean(transposed).ints(output_padding).integer(groups);
+    return record_tensors<1>(op, {self, weight, or_none(bias)}, attrs, "convolution")[0];
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(const at::Tensor &grad, const at::Tensor &self,
@@ -359,6 +382,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library)
     library.impl("native_batch_norm", native_batch_norm);
     library.impl("_native_batch_norm_legit", batch_norm_legit);
     library.impl("_native_batch_norm_legit_no_training", batch_norm_no_training);
+    library.impl("convolution_overrideable", convolution);
     library.impl("convolution_backward_overrideable", convolution_backward);
     library.impl("native_dropout", native_dropout);
     library.impl("native_dropout_backward", native_dropout_backward);

@@ -106,7 +106,7 @@ void storage_retype(c10::StorageImpl *impl, device_storage *storage, int32_t dty
 {
     size_t element = c10::elementSize(scalar_type(dtype));
     size_t bytes = impl->nbytes() / element * element;
-    if (!storage->pending.defined())
+    if (!storage->pending.defined() && storage->dtype != 0)
         fallback_count("bitcast");
     at::Tensor host = storage_bytes(*storage, bytes);
     dj_tensor meta = whole_window(*storage, bytes, dtype), leaf;
@@ -197,7 +197,9 @@ void window_of(const at::Tensor &tensor, dj_tensor *ret)
         ret->size[i] = size[i];
         ret->stride[i] = stride[i];
     }
-    if (C10_UNLIKELY(storage->dtype != ret->dtype && (storage->dtype != 0 || storage->pending.defined())))
+    // No kernel makes complex zeros: they are uploaded.
+    if (C10_UNLIKELY(storage->dtype != ret->dtype &&
+                     (storage->dtype != 0 || storage->pending.defined() || ret->dtype >= DTYPE_C64)))
         storage_retype(storage_impl, storage, ret->dtype);
 }
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import time
 
-from live import DJINN, DONE, Pool, cpu_seconds, is_alive, rss_kib, wait_until
+import frames
+from live import DJINN, DONE, ROOT, Pool, cpu_seconds, is_alive, rss_kib, wait_until
 
 EMBEDDED_PARENT = """
 import os, subprocess, sys, time
@@ -59,6 +61,30 @@ def test_sigterm_and_sigint_drain_and_end_with_0(pool: Pool) -> None:
         wait_until(lambda: pool.worker_names() == [], 1, "the head forgets a worker that left")
         head.popen.send_signal(number)
         assert head.wait() == DONE, head.text()
+
+
+def test_stop_ends_sessions_of_idle_clients_too(pool: Pool) -> None:
+    pool.start_head()
+    worker = pool.start_worker("one")
+    with frames.Peer(pool.address) as client:
+        client.say(frames.hello(pool.token(), frames.CLIENT) + frames.session_open())
+        assert [client.hear().message for _ in range(2)] == [frames.HELLO_OK, frames.SESSION_GRANT]
+        asked = pool.start("stop", "stop")
+        wait_until(lambda: "asked to stop" in pool.head.text(), 5, "the head hears it")
+        with frames.Peer(pool.address) as late:
+            late.say(frames.hello(pool.token(), frames.CLIENT) + frames.session_open())
+            assert late.hear().message == frames.HELLO_OK and "stopping" in late.hear().failed()[2]
+        assert asked.wait() == DONE
+        assert "the head is stopping" in client.hear_all()[-1].failed()[2]
+    assert (worker.wait(2), pool.head.wait(2)) == (DONE, DONE)
+
+
+def test_a_head_that_is_terminated_leaves_its_workers_to_the_next(pool: Pool) -> None:
+    head, worker = pool.start_head(), pool.start_worker("loyal")
+    assert head.terminate() == DONE
+    pool.start_head(listen=pool.address, name="next")
+    wait_until(lambda: pool.worker_names() == ["loyal"], 10, "the worker finds the next head")
+    assert worker.popen.poll() is None
 
 
 def test_a_detached_server_prints_its_ready_line_and_stays(pool: Pool) -> None:
@@ -134,3 +160,18 @@ def test_help_and_version_are_everywhere(pool: Pool) -> None:
         assert by_option.returncode == by_word.returncode == DONE and by_option.stdout == by_word.stdout, command
         assert f"Usage: djinn {command}" in by_option.stdout and "xit" in by_option.stdout, command
         assert pool.run(command, "--version").stdout == pool.run("--version").stdout
+
+
+def test_man_pages_are_made_from_help_and_are_well_formed(pool: Pool) -> None:
+    folder = pool.folder / "man" / "man1"
+    subprocess.run([sys.executable, ROOT / "cli" / "man-pages", DJINN, folder], check=True, timeout=30)
+    pages = {page.name: page for page in folder.iterdir()}
+    assert {"djinn.1", "djinn-start.1", "djinn-status.1"} <= set(pages)
+    for page in pages.values():
+        text = page.read_text()
+        assert ".SH SYNOPSIS" in text and ".SH EXIT" in text, page.name
+        if shutil.which("groff"):
+            done = subprocess.run(
+                ["groff", "-man", "-Tascii", "-ww", page], capture_output=True, text=True, timeout=30, check=False
+            )
+            assert (done.returncode, done.stderr) == (0, ""), page.name

@@ -144,7 +144,7 @@ def test_work_goes_on_after_an_error() -> None:
 
 def test_a_wrong_address_says_what_to_do(run_python) -> None:
     done = run_python(
-        'import djinn\ntry:\n    djinn.init("127.0.0.1:1", timeout=3)\nexcept djinn.DjinnError as e:\n    print(type(e).__name__, e.code, e)'
+        'import djinn\ntry:\n    djinn.init("127.0.0.1:1", token="0" * 32, timeout=3)\nexcept djinn.DjinnError as e:\n    print(type(e).__name__, e.code, e)'
     )
     assert done.returncode == 0, done.stderr
     assert "UnreachableError" in done.stdout and "127.0.0.1:1" in done.stdout

@@ -326,3 +326,34 @@ def test_the_device_module_tells_what_the_head_knows() -> None:
     later = module.Event(enable_timing=True)
     later.record()
     assert event.elapsed_time(later) >= 0 and event.query()
+
+
+WIDE = {
+    "convolution of float64": lambda d: torch.nn.functional.conv2d(
+        torch.ones(1, 2, 5, 5, dtype=torch.float64).to(d), torch.ones(3, 2, 2, 2, dtype=torch.float64).to(d)
+    ),
+    "transposed convolution": lambda d: torch.nn.functional.conv_transpose2d(
+        torch.ones(1, 2, 5, 5).to(d), torch.ones(2, 3, 2, 2).to(d)
+    ),
+    "convolution in three dimensions": lambda d: torch.nn.functional.conv3d(
+        torch.ones(1, 2, 4, 4, 4).to(d), torch.ones(3, 2, 2, 2, 2).to(d)
+    ),
+    "pooling of float64": lambda d: torch.nn.functional.max_pool2d(
+        torch.arange(16, dtype=torch.float64).view(1, 1, 4, 4).to(d), 2
+    ),
+    "layer norm of float64": lambda d: torch.nn.functional.layer_norm(
+        torch.arange(6, dtype=torch.float64).view(2, 3).to(d), (3,)
+    ),
+    "attention of float64": lambda d: torch.nn.functional.scaled_dot_product_attention(
+        *[torch.arange(12, dtype=torch.float64).view(1, 1, 3, 4).to(d)] * 3
+    ),
+    "conversion to complex": lambda d: torch.ones(3).to(d).to(torch.complex64).real,
+    "complex zeros written in part": lambda d: torch.view_as_real(
+        torch.empty(3, dtype=torch.complex64).to(d).zero_()[1:].fill_(2j)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_what_kernels_do_not_take_is_still_computed(name: str) -> None:
+    assert_close(WIDE[name](DEVICE), WIDE[name]("cpu"))
