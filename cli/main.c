@@ -32,7 +32,7 @@ static void print_help(FILE *to)
                 "  djinn start --head\n"
                 "  djinn start --worker --head 127.0.0.1:" DJINN_PORT "\n"
                 "  djinn status\n\n"
-                "Environment: DJINN_ADDRESS names the head, DJINN_TOKEN holds its token, DJINN_CONFIG names a configuration.\n"
+                "Environment: DJINN_ADDRESS names the head, DJINN_TOKEN holds its token, DJINN_CONFIG names a configuration.\n\n"
                 "Exit codes: 0 done, 1 failed, 2 usage, 3 no head answers at the address, 4 no such device.\n");
 }
 

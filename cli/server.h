@@ -25,6 +25,7 @@ struct worker_options {
     uint64_t memory_bytes;              // 0: 80 % of the machine's
     enum gpu_choice gpus;
     uint32_t gpu_count;                 // for GPUS_SOME
+    uint32_t grace_s;                   // how long a client that is gone is waited for; 0: the worker's default
 };
 
 // One process (core/actors) with its driver and ports: a head or a worker.

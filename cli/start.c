@@ -16,8 +16,10 @@ struct options {
     bool is_head, is_worker, is_detached;
     struct head_options head;
     struct worker_options worker;
-    const char *config, *durability, *gpus, *threads, *memory;    // as written, on the command line or in the configuration
+    const char *config, *durability, *gpus, *threads, *memory, *grace;    // as written, on the command line or in the configuration
 };
+
+enum { GRACE_S_MAX = 86400 };
 
 enum {
     KEY_HEAD = 1000,
@@ -29,6 +31,7 @@ enum {
     KEY_THREADS,
     KEY_MEMORY,
     KEY_NAME,
+    KEY_GRACE,
     KEY_DETACH,
     KEY_DURABILITY,
     KEY_CONFIG
@@ -54,6 +57,7 @@ static const struct argp_option option_table[] = {
     {"gpus", KEY_GPUS, "all|N|none", 0, "GPUs to use (default: all if there are any, else the CPU)", 4},
     {"threads", KEY_THREADS, "N", 0, "CPU threads for kernels (default: the machine's cores)", 4},
     {"memory", KEY_MEMORY, "BYTES", 0, "device memory to use, with K, M, G or T (default: 80 % of the machine's)", 4},
+    {"grace", KEY_GRACE, "SECONDS", 0, "how long the values of a client that is gone are kept (default: 30)", 4},
     {"name", KEY_NAME, "NAME", 0, "unique name in the pool (default: host and process number)", 4},
     {0},
 };
@@ -133,6 +137,8 @@ static enum dj_error take_options(struct options *options, const struct config *
         error = take_gpus(&options->worker, options->gpus, fault);
     if (error == DJ_OK && options->threads != NULL)
         error = take_number("threads", options->threads, 1024, &options->worker.threads, fault);
+    if (error == DJ_OK && options->grace != NULL)
+        error = take_number("grace", options->grace, GRACE_S_MAX, &options->worker.grace_s, fault);
     if (error == DJ_OK && options->memory != NULL &&
         (bytes_parse(options->memory, &options->worker.memory_bytes) != DJ_OK || options->worker.memory_bytes < 1 << 20))
         error = fault_set(fault, DJ_E_CONFIG, "--memory takes at least 1M, with K, M, G or T, not '%s'", options->memory);
@@ -161,6 +167,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
     case KEY_GPUS: options->gpus = argument; return 0;
     case KEY_THREADS: options->threads = argument; return 0;
     case KEY_MEMORY: options->memory = argument; return 0;
+    case KEY_GRACE: options->grace = argument; return 0;
     case KEY_DURABILITY: options->durability = argument; return 0;
     case ARGP_KEY_ARG:
         // `--head HOST:PORT`: getopt gives the optional argument of a long option only behind '='.

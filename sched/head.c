@@ -179,7 +179,7 @@ static void refuse_link(struct head *head, struct head_link *link, enum dj_error
 {
     log_write(LOG_WARN, "head", "link refused: %s link=%llu", why, (unsigned long long)link->link);
     head_reply_failed(head, link->link, 0, error, "%s", why);
-    actor_link_close(head->self, link->link);
+    head_close(head, link->link);
 }
 
 static void take_hello(struct head *head, struct head_link *link, const struct wire_hello *hello)
@@ -291,7 +291,7 @@ static void take_recv(struct head *head, const struct io_event *event)
     if (head->parked_count == HEAD_PARKED_MAX) {
         blob_drop(event->recv.body);
         blob_drop(event->recv.bulk);
-        actor_link_close(head->self, event->recv.link);
+        head_close(head, event->recv.link);
         return;
     }
     head->parked[head->parked_count++] =
@@ -314,7 +314,7 @@ static void link_up(struct head *head, uint64_t id)
     actor_link_take(head->self, id);
 }
 
-static void link_down(struct head *head, uint64_t id)
+static void forget_link(struct head *head, uint64_t id)
 {
     struct head_link *link = map_take(head->links, map_key(id));
 
@@ -326,6 +326,12 @@ static void link_down(struct head *head, uint64_t id)
     if (link->session != NULL && link->session->link == id)
         session_away(head, link->session);
     free(link);
+}
+
+void head_close(struct head *head, uint64_t link)
+{
+    actor_link_close(head->self, link);
+    forget_link(head, link);
 }
 
 // Events -------------------------------------------------------------------------------------------------------------
@@ -403,7 +409,7 @@ static enum dj_error head_event(struct head *head, const struct io_event *event)
     case IO_START: return start_read(head);
     case IO_RECV: take_recv(head, event); break;
     case IO_LINK_UP: link_up(head, event->link_up.link); break;
-    case IO_LINK_DOWN: link_down(head, event->link_down.link); break;
+    case IO_LINK_DOWN: forget_link(head, event->link_down.link); break;
     case IO_STORE_DONE: return store_done(head, event);
     case IO_COMPUTE_DONE: compute_done(head, event); break;
     case IO_SUBMIT:

@@ -72,7 +72,7 @@ void journal_take(struct head *head, struct head_link *link, const struct wire_j
         batch_free(batch);
         free(read);
         head_reply_failed(head, link->link, 0, error, "JOURNAL: %s", dj_error_text(error));
-        actor_link_close(head->self, link->link);
+        head_close(head, link->link);
         return;
     }
     struct head_ticket *ticket = head_ticket(head, actor_store_commit(head->self, batch), TICKET_JOURNAL);
@@ -91,7 +91,7 @@ void journal_done(struct head *head, struct head_ticket *ticket, enum dj_error e
         // The sender keeps its records and gives them again when it reconnects.
         log_write(LOG_ERROR, "head", "the journal cannot be written: %s", dj_error_text(error));
         head_reply_failed(head, ticket->link, 0, error, "the head cannot write its journal: %s", dj_error_text(error));
-        actor_link_close(head->self, ticket->link);
+        head_close(head, ticket->link);
         return;
     }
     if (map_get(head->links, map_key(ticket->link)) != NULL) {

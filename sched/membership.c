@@ -100,7 +100,7 @@ void worker_join(struct head *head, struct head_link *link, const struct wire_jo
     if (old != NULL && old->incarnation != join->incarnation && old->link != 0 && actor_now_ns(head->self) - old->last_heard_ns < HEAD_LEASE_NS &&
         old->pid != join->pid) {
         head_reply_failed(head, link->link, 0, DJ_E_INVALID, "another worker named %s is alive here; start this one with another --name", join->name);
-        actor_link_close(head->self, link->link);
+        head_close(head, link->link);
         return;
     }
     if (old != NULL)
@@ -111,7 +111,7 @@ void worker_join(struct head *head, struct head_link *link, const struct wire_jo
     if (worker == NULL || !take_devices(head, worker)) {
         free(worker);
         head_reply_failed(head, link->link, 0, DJ_E_LIMIT, "this head serves at most %d workers with %d devices", HEAD_WORKERS_MAX, HEAD_DEVICES_MAX);
-        actor_link_close(head->self, link->link);
+        head_close(head, link->link);
         return;
     }
     worker->id = slot + 1;
@@ -142,13 +142,13 @@ void worker_fence(struct head *head, struct head_worker *worker, const char *why
 
     log_write(LOG_WARN, "head", "worker fenced name=%s id=%u: %s", worker->name, worker->id, why);
     snprintf(gone.name, sizeof gone.name, "%s", worker->name);
-    while ((link = map_next(head->links, &cursor, &key)) != NULL) {
+    while ((link = map_next(head->links, &cursor, &key)) != NULL)
         if (link->role == ROLE_CLIENT)
             head_send(head, link->link, WIRE_WORKER_GONE, wire_worker_gone_encode(&gone));
-        if (link->worker == worker) {
-            link->worker = NULL;
-            actor_link_close(head->self, link->link);
-        }
+    link = map_get(head->links, map_key(worker->link));
+    if (link != NULL && link->worker == worker) {
+        link->worker = NULL;
+        head_close(head, worker->link);
     }
     session_worker_gone(head, worker);
     leaves_worker_gone(head, worker);

@@ -141,6 +141,8 @@ struct head {
 };
 
 // head.c
+// Closes a link and forgets it, as if it had gone down: no event of it comes any more. Frees its struct head_link.
+void head_close(struct head *head, uint64_t link);
 void head_finish(struct head *head);                                            // tells every link, and exits
 void head_check_at(struct head *head, uint64_t at_ns);                          // the next look at what time does to things
 void head_reply_failed(struct head *head, uint64_t link, uint64_t request, enum dj_error error, const char *format, ...) DJ_PRINTF(5, 6);

@@ -123,7 +123,7 @@ void copy_within(const at::Tensor &self, const at::Tensor &source)
         return tensor_write(self, window, "copy_");
     dj_tensor moved;
     dj_fault fault = {};
-    int error = dj_to_device(&window, self.device().index(), &moved, &fault);
+    int error = dj_to_device(&window, placement_of_index(self.device().index()), &moved, &fault);
     if (error)
         raise_fault(error, fault, "copy_");
     struct holder {

@@ -22,7 +22,33 @@ namespace
 {
 
 constexpr int DEVICES_MAX = 64;    // that a process addresses by index
-thread_local c10::DeviceIndex current_device = 0;
+constexpr c10::DeviceIndex NOT_SET = -1;
+thread_local c10::DeviceIndex current_device = NOT_SET;    // what the program set on this thread
+
+// The pool device that the head chose for this session: what "remote_accelerator" without an index stands for. Asked for at the first
+// use, which connects. Work on it is recorded for "any device", so that it moves when its worker is lost.
+std::atomic<int> chosen_device{NOT_SET};
+
+c10::DeviceIndex default_device()
+{
+    int chosen = chosen_device.load(std::memory_order_relaxed);
+    if (chosen != NOT_SET)
+        return static_cast<c10::DeviceIndex>(chosen);
+    dj_fault fault = {};
+    {
+        without_python_lock unlocked;
+        chosen = dj_default_device(&fault);
+    }
+    if (chosen < 0)
+        raise_fault(-chosen, fault, "init");
+    chosen_device.store(chosen, std::memory_order_relaxed);
+    return static_cast<c10::DeviceIndex>(chosen);
+}
+
+c10::DeviceIndex device_here()
+{
+    return current_device == NOT_SET ? default_device() : current_device;
+}
 std::atomic<uint64_t> meta_count{0};
 
 c10::DeviceIndex device_count()
@@ -69,13 +95,13 @@ struct guard final : c10::impl::DeviceGuardImplInterface {
     }
     c10::Device exchangeDevice(c10::Device device) const override
     {
-        c10::Device old(REMOTE, current_device);
+        c10::Device old(REMOTE, device_here());
         setDevice(device);
         return old;
     }
     c10::Device getDevice() const override
     {
-        return {REMOTE, current_device};
+        return {REMOTE, device_here()};
     }
     void setDevice(c10::Device device) const override
     {
@@ -218,7 +244,7 @@ at::Generator &default_generator(c10::DeviceIndex index)
         return made;
     }();
     if (index < 0)
-        index = current_device;
+        index = device_here();
     TORCH_CHECK(index < DEVICES_MAX, "remote_accelerator: device index ", int(index), " is out of range");
     return (*generators)[static_cast<size_t>(index)];
 }
@@ -253,7 +279,7 @@ struct hooks final : at::PrivateUse1HooksInterface {
     }
     c10::DeviceIndex getCurrentDevice() const override
     {
-        return current_device;
+        return device_here();
     }
     c10::DeviceIndex exchangeDevice(c10::DeviceIndex index) const override
     {
@@ -269,11 +295,11 @@ struct hooks final : at::PrivateUse1HooksInterface {
     }
     at::Generator getNewGenerator(c10::DeviceIndex index) const override
     {
-        return at::make_generator<generator>(index < 0 ? current_device : index);
+        return at::make_generator<generator>(index < 0 ? device_here() : index);
     }
     at::Device getDeviceFromPtr(void *) const override
     {
-        return {REMOTE, current_device};
+        return {REMOTE, device_here()};
     }
     at::Allocator *getPinnedMemoryAllocator() const override
     {
@@ -303,14 +329,26 @@ void connect()
 
 c10::Device device_of_index(c10::DeviceIndex index)
 {
-    return {REMOTE, index < 0 ? current_device : index};
+    return {REMOTE, index < 0 ? device_here() : index};
 }
 
 c10::Device device_asked(std::optional<c10::Device> device, int *placement)
 {
     bool has_index = device && device->has_index();
-    *placement = has_index ? device->index() : current_device ? current_device : DJ_ANY_DEVICE;
-    return device_of_index(has_index ? device->index() : c10::DeviceIndex{-1});
+    c10::Device on = device_of_index(has_index ? device->index() : c10::DeviceIndex{-1});
+    *placement = placement_of_index(on.index());
+    return on;
+}
+
+// PyTorch fills in the index before it asks for a tensor, so the default's own index stands for "any" too.
+int placement_of_index(c10::DeviceIndex index)
+{
+    return index == default_device() ? DJ_ANY_DEVICE : index;
+}
+
+void forget_default_device()
+{
+    chosen_device.store(NOT_SET, std::memory_order_relaxed);
 }
 
 random_key random_take(const std::optional<at::Generator> &given, c10::Device device, int64_t count)

@@ -164,7 +164,7 @@ bool call_inputs::add(const at::Tensor &tensor, bool takes_cpu, const char *name
                 device.value_or(device_of_index(-1)), " and ", tensor.device(), "! (when checking argument for ", name, ")");
             if (tensor.is_complex())
                 return false;
-            tensor_upload_window(tensor, device ? device->index() : DJ_ANY_DEVICE, &window[count]);
+            tensor_upload_window(tensor, device ? placement_of_index(device->index()) : DJ_ANY_DEVICE, &window[count]);
             uploaded.push_back(window[count].cell);
             arg.kind = DJ_ARG_TENSOR;
             arg.tensor = &window[count];

@@ -91,6 +91,7 @@ PyObject *init(PyObject *, PyObject *args)
     HANDLE_TH_ERRORS
     config.timeout_ns = timeout_ns;
     blocking("init", [&](dj_fault *fault) { return dj_init(&config, fault); });
+    forget_default_device();
     return none();
     END_HANDLE_TH_ERRORS
 }
@@ -99,6 +100,7 @@ PyObject *shutdown(PyObject *, PyObject *)
 {
     HANDLE_TH_ERRORS
     blocking("shutdown", [](dj_fault *) { return dj_shutdown(); });
+    forget_default_device();
     return none();
     END_HANDLE_TH_ERRORS
 }

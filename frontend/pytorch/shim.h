@@ -92,8 +92,10 @@ void storage_grow(c10::StorageImpl *storage, size_t bytes);
 void connect();
 
 c10::Device device_of_index(c10::DeviceIndex index);
-// The device asked for (current when without index) and what libdjinn is told (DJ_ANY_DEVICE when without index).
+// The device asked for (the current one when without index) and what libdjinn is told.
 c10::Device device_asked(std::optional<c10::Device> device, int *placement);
+int placement_of_index(c10::DeviceIndex index);    // where work on a device index goes: DJ_ANY_DEVICE for the default
+void forget_default_device();                      // a new session chooses anew
 
 // Set while this thread is inside a kernel of the shim; what PyTorch asks of its Meta kernels meanwhile is counted.
 extern thread_local bool is_recording;

@@ -91,8 +91,8 @@ void gemm_finish(const struct gemm *gemm, float *c, int64_t c_m, const float *ad
 struct pack_key { uint64_t constant, data, shape[4]; };
 struct pack;
 enum { PACK_BYTES_LIMIT = 1 << 30 };        // unless kernels_cpu_pack_limit says otherwise
-// The memory of the pack named by `key`, `bytes` long; *is_new says that the caller must fill it (before pack_release). NULL when it
-// does not fit: the caller packs into scratch then.
+// The memory of the pack named by `key`, `bytes` long. *is_new says that the caller must fill it before pack_release; it is always true
+// with NULL, which says that nothing is kept (no room, or another device is filling it): the caller packs into scratch then.
 struct pack *pack_acquire(const struct pack_key *key, size_t bytes, bool *is_new);
 float *pack_data(struct pack *pack);
 void pack_release(struct pack *pack);

@@ -69,19 +69,20 @@ static struct pack *insert(const struct pack_key *key, size_t bytes)
 
 struct pack *pack_acquire(const struct pack_key *key, size_t bytes, bool *is_new)
 {
-    bytes = size_round_up(bytes, 64);
+    *is_new = true;
     if (bytes == 0 || bytes > SIZE_MAX / 2)
         return NULL;
+    bytes = size_round_up(bytes, 64);
 
     pthread_mutex_lock(&lock);
     struct pack *pack = find(key);
+    *is_new = pack == NULL;
     if (pack == NULL) {
         pack = insert(key, bytes);
-        *is_new = pack != NULL;
     } else if (!pack->is_filled || pack->bytes != bytes) {
         pack = NULL;    // another device is filling it: this call packs for itself
+        *is_new = true;
     } else {
-        *is_new = false;
         pack->users++;
         list_remove(&pack->node);
         list_push(&packs, &pack->node);
