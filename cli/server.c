@@ -184,7 +184,9 @@ static enum dj_error listen_unix(struct server *server, uint64_t incarnation, ch
 
 enum dj_error server_add_worker(struct server *server, const struct worker_options *options, struct fault *fault)
 {
-    struct worker_config config = {.token = server->token, .incarnation = random_name(), .pid = (uint32_t)getpid(),
+    struct worker_config config = {.token = server->token,
+                                   .incarnation = random_name(),
+                                   .pid = (uint32_t)getpid(),
                                    .grace_ns = options->grace_s * (uint64_t)1000000000};
     char head[CLI_ADDRESS_MAX], listen[CLI_ADDRESS_MAX], bound[CLI_ADDRESS_MAX];
     const char *named = options->head != NULL ? options->head : getenv("DJINN_ADDRESS");

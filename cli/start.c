@@ -16,7 +16,8 @@ struct options {
     bool is_head, is_worker, is_detached;
     struct head_options head;
     struct worker_options worker;
-    const char *config, *durability, *gpus, *threads, *memory, *grace;    // as written, on the command line or in the configuration
+    const char *config, *durability, *gpus, *threads, *memory,
+        *grace;    // as written, on the command line or in the configuration
 };
 
 enum { GRACE_S_MAX = 86400 };

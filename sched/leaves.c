@@ -50,7 +50,9 @@ void leaf_offered(struct head *head, struct head_link *link, const struct wire_l
         struct wire_leaf named = {.content = offer->leaves[i].content, .bytes = offer->leaves[i].bytes};
         if (leaf == NULL)
             continue;
-        leaf->bytes = leaf->is_stored ? leaf->bytes : offer->leaves[i].bytes;
+        // While it arrives its size stays what room was made for.
+        if (!leaf->is_stored && leaf->from_link == 0)
+            leaf->bytes = offer->leaves[i].bytes;
         if (leaf->is_stored) {
             have[ok.leaves_count++] = named;
         } else if (leaf->from_link == 0) {
@@ -93,6 +95,8 @@ void leaf_data(struct head *head, struct head_link *link, const struct wire_leaf
 
     if (leaf == NULL || leaf->from_link != link->link || leaf->is_stored)
         return;
+    if (leaf->assembly != NULL && leaf->assembled_bytes == leaf->bytes)
+        return;                         // all of it is here, and on its way into the store
     if (leaf->assembly == NULL) {
         if (data->offset != 0 || data->bytes != leaf->bytes || head->assembly_bytes + leaf->bytes > HEAD_ASSEMBLY_BYTES_MAX ||
             (leaf->assembly = blob_make(leaf->bytes)) == NULL) {

@@ -18,7 +18,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
-enum { STREAM_BUFFER_BYTES = 32 << 10, STREAM_SPANS = 8 };    // nng takes at most 8 spans
+enum { STREAM_BUFFER_BYTES = 32 << 10, STREAM_SPANS = 8, ACCEPT_PAUSE_MS = 50 };    // nng takes at most 8 spans
 
 // One asynchronous operation of nng, and the node that tells of its end.
 struct operation {
@@ -45,6 +45,7 @@ struct stream_listener {
     nng_stream_listener *nng;
     struct operation accept;
     bool is_closed;
+    bool is_pausing;                    // `accept` sleeps: no descriptor was left for another connection
 };
 
 static struct stream_conn *stream_of(const struct conn *conn)
@@ -303,7 +304,9 @@ static void on_accepted(struct driver *driver, struct inbox_node *node)
                                                                           offsetof(struct stream_listener, accept.node));
     driver->is_due = true;
     int result = nng_aio_result(listener->accept.aio);
-    nng_stream *accepted = result == 0 ? nng_aio_get_output(listener->accept.aio, 0) : NULL;
+    bool was_pausing = listener->is_pausing;
+    nng_stream *accepted = result == 0 && !was_pausing ? nng_aio_get_output(listener->accept.aio, 0) : NULL;
+    listener->is_pausing = false;
     if (listener->is_closed) {
         if (accepted != NULL)
             nng_stream_free(accepted);
@@ -312,6 +315,12 @@ static void on_accepted(struct driver *driver, struct inbox_node *node)
         list_remove(&listener->listener->closing);
         free(listener->listener);
         free(listener);
+        return;
+    }
+    if (accepted == NULL && !was_pausing) {
+        // It would fail again at once, as often as a core can try.
+        listener->is_pausing = true;
+        nng_sleep_aio(ACCEPT_PAUSE_MS, listener->accept.aio);
         return;
     }
     struct stream_conn *stream = accepted == NULL ? NULL : stream_make(driver, 0);

@@ -231,7 +231,7 @@ void worker_leaf_data(struct worker *worker, uint64_t link, const struct wire_le
         return;                         // nobody asked this sender, or it is here by now
     worker->load.bytes_in += bytes;
     want->progress_ns = actor_now_ns(worker->self);
-    if (bytes > data->bytes || (bytes == 0 && data->bytes != 0)) {
+    if (bytes > data->bytes || (bytes == 0 && (data->bytes != 0 || data->offset != 0))) {
         source_failed(worker, want);
     } else if (data->offset == 0 && bytes == data->bytes && bytes <= SMALL_BYTES) {
         take_small(worker, want, data, bulk);

@@ -133,7 +133,9 @@ static void mask_block(const struct attention *p, int64_t head, int64_t query, i
         mask_tile(p, head, query, rows, key, keys, tile);
     for (int64_t i = 0; i < keys; i++) {
         float *row = scores + i * nr;
-        p->simd->scale(row, row, nr, p->scale, is_uniform ? mask_at(p, head, 0, key + i) : 0.0f);
+        p->simd->scale(row, row, nr, p->scale, 0.0f);
+        if (is_uniform)    // rounded twice, as where each query has its own: a mask may be expanded or copied
+            p->simd->scale(row, row, nr, 1.0f, mask_at(p, head, 0, key + i));
         if (is_full)
             p->simd->axpy(row, tile + i * nr, 1.0f, nr);
         for (int64_t j = 0; j < rows && p->is_causal && query + j < key + i; j++)

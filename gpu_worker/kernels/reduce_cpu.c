@@ -3,15 +3,15 @@
 //
 // Everything folds in one of three types: float32 (inner sums by simd, blocks added in double), float64, or int64 for integers and bool.
 // An output element reads its inputs in their logical order, block by block, through a converted copy where they are strided or of
-// another dtype. Where the innermost input dimension is kept and the outer ones are reduced, whole rows are folded side by side
-// instead. Either order is fixed by the shape.
+// another dtype. Sums of float32 that keep the innermost dimension fold whole rows side by side instead. Which of the two, and where
+// blocks end, is fixed by the shape; strides decide only whether a block is copied.
 
 #include "gpu_worker/kernels/cpu.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "core/base/assert.h"
+#include "core/base/bits.h"
 
 enum { FOLD_BLOCK = 4096, COLUMN_BLOCK = 256, PART_INPUTS = 1 << 15 };
 
@@ -189,25 +189,34 @@ static void store(const struct reduce *r, const struct state *s, char *value, ch
         memcpy(index, &s->at, sizeof s->at);
 }
 
-// Folds the reduced dimensions from `d` on; `first` counts the elements before.
-static void fold_dims(const struct reduce *r, struct state *s, const char *at, uint32_t d, int64_t *first)
+// Element `index` of the reduced space, `at` being its first.
+static const char *element_at(const struct reduce *r, const char *at, int64_t index)
 {
-    if (d + 1 < r->reduced_rank) {
-        for (int64_t i = 0; i < r->reduced_size[d]; i++)
-            fold_dims(r, s, at + i * r->reduced_step[d], d + 1, first);
-        return;
-    }
-    int64_t n = r->reduced_size[d], step = r->reduced_step[d], bytes = (int64_t)dtype_bytes(r->fold);
-    _Alignas(64) char block[FOLD_BLOCK * 8];
+    for (uint32_t d = r->reduced_rank; d-- > 1; index /= r->reduced_size[d])
+        at += index % r->reduced_size[d] * r->reduced_step[d];
+    return at + index * r->reduced_step[0];
+}
+
+// Folds elements [first, last) of the reduced space, FOLD_BLOCK at a time: what a block holds depends on sizes alone, not on which
+// dimensions the strides let merge.
+static void fold_range(const struct reduce *r, struct state *s, const char *at, int64_t first, int64_t last)
+{
+    const uint32_t inner = r->reduced_rank - 1;
+    const int64_t run = r->reduced_size[inner], step = r->reduced_step[inner], bytes = (int64_t)dtype_bytes(r->fold);
+    const bool is_direct = r->in == r->fold && step == bytes;
     convert_function convert = convert_find(r->in, r->fold);
-    for (int64_t i = 0; i < n; i += FOLD_BLOCK) {
-        int64_t count = i64_least(FOLD_BLOCK, n - i);
-        const char *from = at + i * step;
-        bool is_direct = r->in == r->fold && step == bytes;
-        if (!is_direct)
-            convert(from, step, block, bytes, count);
-        r->run(s, is_direct ? from : block, count, *first, r->parameter);
-        *first += count;
+    _Alignas(64) char block[FOLD_BLOCK * 8];
+    for (int64_t i = first, count; i < last; i += count) {
+        count = i64_least(FOLD_BLOCK, last - i);
+        if (is_direct && i % run + count <= run) {
+            r->run(s, element_at(r, at, i), count, i, r->parameter);
+            continue;
+        }
+        for (int64_t filled = 0, n; filled < count; filled += n) {
+            n = i64_least(count - filled, run - (i + filled) % run);
+            convert(element_at(r, at, i + filled), step, block + filled * bytes, bytes, n);
+        }
+        r->run(s, block, count, i, r->parameter);
     }
 }
 
@@ -217,13 +226,12 @@ static void reduce_row(void *context, char *const at[], const int64_t step[], in
     const struct reduce *r = context;
     for (int64_t j = 0; j < n; j++) {
         struct state s = start(r);
-        int64_t first = 0;
-        fold_dims(r, &s, at[1] + j * step[1], 0, &first);
+        fold_range(r, &s, at[1] + j * step[1], 0, r->length);
         store(r, &s, at[0] + j * step[0], at[2] + j * step[2]);
     }
 }
 
-// Sums of float32 columns: the row of the loop lies along a kept, dense input dimension; one reduced dimension is walked in order.
+// Sums of float32 columns, side by side; each is one chain of sums in double.
 static void column_row(void *context, char *const at[], const int64_t step[], int64_t n)
 {
     const struct reduce *r = context;
@@ -231,10 +239,14 @@ static void column_row(void *context, char *const at[], const int64_t step[], in
     for (int64_t first = 0; first < n; first += COLUMN_BLOCK) {
         int64_t width = i64_least(COLUMN_BLOCK, n - first);
         memset(sum, 0, sizeof sum);
-        for (int64_t i = 0; i < r->reduced_size[0]; i++) {
-            const float *x = (const void *)(at[1] + first * 4 + i * r->reduced_step[0]);
-            for (int64_t j = 0; j < width; j++)
-                sum[j] += (double)x[j];
+        for (int64_t i = 0; i < r->length; i++) {
+            const char *x = element_at(r, at[1] + first * step[1], i);
+            if (step[1] == sizeof(float))
+                for (int64_t j = 0; j < width; j++)
+                    sum[j] += (double)((const float *)(const void *)x)[j];
+            else
+                for (int64_t j = 0; j < width; j++)
+                    sum[j] += (double)*(const float *)(const void *)(x + j * step[1]);
         }
         for (int64_t j = 0; j < width; j++) {
             struct state s = {.f = sum[j]};
@@ -342,25 +354,23 @@ static void kept_loop(const struct kernel_call *call, uint32_t dims, const struc
     loop_finish(loop, true);
 }
 
-// A large reduction to one value is cut into pieces of the outermost reduced dimension, folded apart and joined in order. Only sums,
-// means and their like: the order of joining is part of the result.
+// A large reduction to one value is cut into pieces, folded apart and joined in order. Only sums, means and their like: the order of
+// joining is part of the result.
 enum { PIECES_MAX = 64, PIECE_ELEMENTS = 1 << 16 };
 
 struct pieces {
     const struct reduce *reduce;
     const char *in;
-    int64_t length;    // of a piece, along the first reduced dimension
+    int64_t length;    // of a piece
     double sum[PIECES_MAX];
 };
 
 static void piece_part(void *context, uint32_t part)
 {
     struct pieces *p = context;
-    struct reduce r = *p->reduce;
-    int64_t first = part * p->length, at = 0;
+    int64_t first = part * p->length;
     struct state s = {0};
-    r.reduced_size[0] = i64_least(p->length, p->reduce->reduced_size[0] - first);
-    fold_dims(&r, &s, p->in + first * r.reduced_step[0], 0, &at);
+    fold_range(p->reduce, &s, p->in, first, i64_least(first + p->length, p->reduce->length));
     p->sum[part] = s.f;
 }
 
@@ -369,9 +379,9 @@ static bool run_in_pieces(const struct kernel_call *call, const struct reduce *r
     if (r->run != sum_f32 || loop->rank != 1 || loop->size[0] != 1 || r->length < 4 * PIECE_ELEMENTS)
         return false;
     struct pieces p = {.reduce = r, .in = call->in[0].data};
-    int64_t pieces = i64_least(i64_least(PIECES_MAX, r->length / PIECE_ELEMENTS), r->reduced_size[0]);
-    p.length = ceil_div(r->reduced_size[0], pieces);
-    pieces = ceil_div(r->reduced_size[0], p.length);
+    int64_t pieces = i64_least(PIECES_MAX, r->length / PIECE_ELEMENTS);
+    p.length = (int64_t)size_round_up((size_t)ceil_div(r->length, pieces), FOLD_BLOCK);
+    pieces = ceil_div(r->length, p.length);
     team_run(call->team, (uint32_t)pieces, piece_part, &p);
     struct state s = {0};
     for (int64_t i = 0; i < pieces; i++)
@@ -399,6 +409,15 @@ static void cut_part(void *context, uint32_t part)
     loop_run(&some, NULL, cut->row, cut->context);
 }
 
+// Whether the last dimension that is one is kept.
+static bool keeps_last(const struct tensor_meta *meta, uint32_t dims)
+{
+    for (uint32_t d = meta->rank; d-- > 0;)
+        if (meta->size[d] != 1)
+            return !(dims >> d & 1);
+    return false;
+}
+
 static enum dj_error reduce_run(const struct kernel_call *call)
 {
     uint32_t op = call->op->number, dims = reduced_dims(call);
@@ -420,9 +439,7 @@ static enum dj_error reduce_run(const struct kernel_call *call)
     if (loop.is_empty || run_in_pieces(call, &r, &loop))
         return DJ_OK;
 
-    uint32_t last = loop.rank - 1;
-    bool by_column = r.run == sum_f32 && r.in == DTYPE_F32 && r.reduced_rank == 1 && loop.step[1][last] == 4 &&
-                     loop.size[last] > 1 && r.reduced_step[0] > 4;
+    bool by_column = r.run == sum_f32 && r.in == DTYPE_F32 && keeps_last(&call->in[0].meta, dims);
     loop_row row = by_column ? column_row : reduce_row;
     int64_t outputs = 1;
     for (uint32_t d = 0; d < loop.rank; d++)

@@ -269,6 +269,48 @@ def test_a_worker_that_is_refused_is_gone_at_once(pool: Pool) -> None:
         assert pool.worker_names() == []
 
 
+def test_a_leaf_that_grows_while_it_arrives_stays_in_its_room(pool: Pool) -> None:
+    head = pool.start_head()
+    content, small, large = bytes(range(16)), 256, 1 << 20
+
+    def offer(size: int) -> bytes:
+        return schema.message("LEAF_OFFER", random.Random(1), leaves=var(1) + content + var(size) + var(0))
+
+    def data(at: int, size: int, bulk: bytes) -> bytes:
+        return schema.message("LEAF_DATA", random.Random(1), bulk, content=content, bytes=var(size), offset=var(at))
+
+    with Peer(pool.address) as peer:
+        peer.say(frames.hello(pool.token(), frames.CLIENT) + offer(small) + data(0, small, bytes(100)))
+        peer.say(offer(large) + data(100, large, bytes(500_000)) + frames.frame(frames.PING, var(1)))
+        heard = [peer.hear() for _ in range(4)]
+        assert [said.message for said in heard] == [frames.HELLO_OK, schema.MESSAGES["LEAF_NEED"][0], frames.FAILED, frames.PONG]
+        assert heard[2].failed()[1] == frames.MALFORMED
+    assert is_alive(head.pid) and pool.run("stop").returncode == DONE
+
+
+def test_a_piece_of_a_leaf_without_bytes_is_refused(pool: Pool) -> None:
+    pool.start_head()
+    worker = pool.start_worker("guarded")
+    address, content, size = pool.worker("guarded")["address"], bytes(range(16)), 1 << 20
+
+    def data(at: int, said: int, bulk: bytes) -> bytes:
+        return schema.message("LEAF_DATA", random.Random(1), bulk, content=content, bytes=var(said), offset=var(at))
+
+    with Peer(pool.address) as head, Peer(address) as peer:
+        head.say(frames.hello(pool.token(), frames.CLIENT) + frames.session_open())
+        assert head.hear().message == frames.HELLO_OK
+        peer.say(frames.hello(pool.token(), frames.CLIENT) + Grant(head.hear()).attach())
+        peer.say(schema.message("LEAF_OFFER", random.Random(1), leaves=var(1) + content + var(size) + var(0)))
+        while (said := peer.hear()) is not None and said.message != schema.MESSAGES["LEAF_NEED"][0]:
+            pass
+        peer.say(data(0, size, bytes(1 << 16)) + data(1 << 16, 0, b"") + frames.frame(frames.PING, var(1)))
+        while (said := peer.hear()) is not None and said.message != frames.PONG:
+            pass
+        assert said is not None, worker.text()
+    assert is_alive(worker.pid)
+    assert pool.run("stop").returncode == DONE
+
+
 def test_the_schema_is_read_as_it_is() -> None:
     assert len(schema.MESSAGES) > 40 and schema.MESSAGES["HELLO"][0] == frames.HELLO
     assert [field.name for field in schema.MESSAGES["PING"][1]] == ["number"]

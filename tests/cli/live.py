@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,9 @@ class Pool:
             "LC_ALL": "C",
         }
         self.environment["HOME"] = str(self.folder)
+        # A unix socket's path must be short, which those of build folders are not.
+        self.runtime = Path(tempfile.mkdtemp(prefix="djinn-test-"))
+        self.environment["XDG_RUNTIME_DIR"] = str(self.runtime)
         self.processes: list[Process] = []
         self.pids: list[int] = []  # of detached ones
         self.head: Process | None = None
@@ -185,3 +189,4 @@ class Pool:
         for pid in self.pids:
             if is_alive(pid):
                 os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.runtime, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 
@@ -65,6 +66,20 @@ def test_a_worker_that_was_killed_is_gone_within_a_second(pool: Pool) -> None:
     pool.start_worker("doomed")
     assert sorted(pool.worker_names()) == ["doomed", "other"]
     assert other.popen.poll() is None
+
+
+def test_the_socket_of_a_killed_worker_is_removed_by_a_later_one(pool: Pool) -> None:
+    pool.start_head()
+    pool.start_worker("killed").kill()
+    living = pool.start_worker("living")
+    sockets = {path: path.stat() for path in pool.runtime.glob("djinn-*.sock")}
+    assert len(sockets) == 2
+    for path in sockets:
+        os.utime(path, (time.time() - 3600, time.time() - 3600))
+    pool.start_worker("later")
+    kept = {pool.worker(name)["address_unix"].removeprefix("unix://") for name in ("living", "later")}
+    assert {str(path) for path in pool.runtime.glob("djinn-*.sock")} == kept
+    assert living.popen.poll() is None
 
 
 def test_a_head_that_was_killed_again_and_again_keeps_everything(pool: Pool) -> None:

@@ -8,9 +8,8 @@ import os
 import sys
 import time
 
-import torch
-
 import djinn
+import torch
 
 FILE = "program.py"  # what the lines' code objects are called
 

@@ -50,7 +50,10 @@ def test_no_memory_on_the_worker_is_an_out_of_memory_error_with_sizes_and_passes
     client = live.client()
     client.run("values = [torch.ones(1 << 20, device=D) * i for i in range(4)]\nlast = values[-1][0].item()")
     failed = client.fails("(torch.ones(1 << 25, device=D) * 2).cpu()")
-    assert {"DjinnError", "OutOfMemoryError"} <= set(failed.classes) and failed.code == "DEVICE_MEMORY", (failed.classes, failed.text)
+    assert {"DjinnError", "OutOfMemoryError"} <= set(failed.classes) and failed.code == "DEVICE_MEMORY", (
+        failed.classes,
+        failed.text,
+    )
     assert any(character.isdigit() for character in failed.text), failed.text
     print(failed.text)
     assert client.run("values[3][:4].cpu().tolist()") == [3, 3, 3, 3]
@@ -112,7 +115,10 @@ def test_thousands_of_decode_steps_leave_no_process_growing(live: Pool) -> None:
     """)
 
     def sizes() -> dict[str, int]:
-        return {name: rss_bytes(pid) for name, pid in (("client", client.pid), ("worker", worker.process.pid), ("head", head.process.pid))}
+        return {
+            name: rss_bytes(pid)
+            for name, pid in (("client", client.pid), ("worker", worker.process.pid), ("head", head.process.pid))
+        }
 
     def stored() -> int:
         return sum(path.stat().st_blocks * 512 for path in (live.folder / "state").rglob("*") if path.is_file())
@@ -128,7 +134,9 @@ def test_thousands_of_decode_steps_leave_no_process_growing(live: Pool) -> None:
     recorded = wait_until(lambda: (n := live.status()["store"]["executions"] - executions) >= STEPS and n, 10, "all are recorded")
     wire = (more["bytes_out"] + more["bytes_in"] - stats["bytes_out"] - stats["bytes_in"]) / STEPS
     journal = (stored() - store) / recorded
-    print(f"grown: {({name: (after[name] - before[name]) >> 10 for name in after})} KiB; wire {wire:.0f} B, store {journal:.0f} B a step")
+    print(
+        f"grown: { ({name: (after[name] - before[name]) >> 10 for name in after}) } KiB; wire {wire:.0f} B, store {journal:.0f} B a step"
+    )
     cache = STEPS * 64 * 4
     assert after["client"] - before["client"] < 8 * MIB
     assert after["head"] - before["head"] < 8 * MIB
@@ -136,5 +144,5 @@ def test_thousands_of_decode_steps_leave_no_process_growing(live: Pool) -> None:
     assert live.workers()["one"]["memory_used_bytes"] - used < 4 * cache + MIB
     assert more["handles_live"] < stats["handles_live"] + 64
     assert wire < WIRE_PER_STEP_MAX
-    assert journal < 4 * JOURNAL_PER_STEP_MAX, "pages of the database, not records"
+    assert journal <= JOURNAL_PER_STEP_MAX, "what the store's files grew by"
     assert more["fallbacks"] == 0

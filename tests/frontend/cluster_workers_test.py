@@ -44,7 +44,7 @@ def test_sessions_of_two_processes_land_on_different_workers_and_the_head_says_w
     told = wait_until(plan, 5, "a plan that ran on both")
     assert {run["worker"] for run in told["placed"]} == {"one", "two"}
     assert all("least loaded of 2 workers" in run["why"] for run in told["placed"]), told["placed"]
-    assert {"linear", "addmm"} & {node["op"] for node in told["node"]}
+    assert {"ADDMM", "GELU"} <= {node["op"] for node in told["node"]}
 
 
 def test_weights_are_uploaded_once_for_a_worker(live: Pool) -> None:
@@ -56,7 +56,7 @@ def test_weights_are_uploaded_once_for_a_worker(live: Pool) -> None:
     sent, again = first.run("djinn.stats()"), second.run("djinn.stats()")
     assert sent["leaf_bytes_out"] >= WEIGHTS_BYTES
     assert again["leaf_bytes_out"] < SMALL and again["bytes_out"] < SMALL, again
-    first.run("z = send()(x.to(D)).cpu()")
+    first.run("models = [send(), send()]\nz = [model(x.to(D)).cpu() for model in models]")
     more = first.run("djinn.stats()")
     assert more["leaf_bytes_out"] == sent["leaf_bytes_out"] and more["leaves_reused"] >= sent["leaves_reused"] + 4, more
 
@@ -72,7 +72,7 @@ def test_a_second_worker_fetches_weights_from_the_first_or_the_store_and_not_fro
     assert second.run("torch.allclose(send()(x.to(D)).cpu(), local(x), atol=1e-5)")
     assert live.worker_of(second) == "two"
     assert second.run("djinn.stats()")["bytes_out"] < SMALL
-    assert live.workers()["two"]["leaf_bytes"] >= WEIGHTS_BYTES
+    wait_until(lambda: live.workers()["two"]["leaf_bytes"] >= WEIGHTS_BYTES, 5, "a heartbeat tells that the weights are there")
 
 
 def test_a_program_with_two_stages_on_two_workers_equals_local_and_its_plans_show_both(live: Pool) -> None:

@@ -88,7 +88,8 @@ static void poison(struct recorder *recorder)
             continue;
         for (uint32_t k = 0; k < node->n_in; k++) {
             struct value *value = node->in[k].value;
-            if (value != NULL && value->kind == VALUE_HANDLE && value_fault(recorder, value) != NULL) {
+            if (value != NULL && value->kind == VALUE_HANDLE && value_fault(recorder, value) != NULL
+                && !value_revive(recorder, value)) {
                 node_poison(recorder, node, blame_of(recorder, value));
                 break;
             }

@@ -180,7 +180,10 @@ static inline struct value *value_hold(struct value *value) { value->refs++; ret
 void value_drop(struct recorder *recorder, struct value *value);            // NULL is allowed
 static inline void value_root(struct value *value) { value->refs++; value->roots++; }
 void value_unroot(struct recorder *recorder, struct value *value);          // NULL is allowed
-const struct dj_fault *value_fault(const struct recorder *recorder, const struct value *value);     // NULL: none
+// Why the value cannot be used by a worker; NULL: nothing is known against it. What was answered can be read all the same.
+const struct dj_fault *value_fault(const struct recorder *recorder, const struct value *value);
+// A value that was lost with its worker and that this process has read becomes a leaf. False: it has not, or has not the memory.
+bool value_revive(struct recorder *recorder, struct value *value);
 void value_fail(struct recorder *recorder, struct value *value, struct exec *cause);    // a pending value becomes one that failed
 struct exec *exec_make(struct recorder *recorder, uint32_t place, uint64_t counter);    // 1 holder; NULL: out of memory
 void exec_drop(struct recorder *recorder, struct exec *exec);               // NULL is allowed

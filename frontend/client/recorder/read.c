@@ -19,7 +19,7 @@ enum dj_error recorder_want(struct recorder *recorder, const struct dj_tensor *t
     if (error != DJ_OK)
         return error;
     // A leaf whose bytes only the store has left: let a worker say them.
-    if (value->kind == VALUE_LEAF && value->leaf->blob == NULL) {
+    if (value->kind == VALUE_LEAF && value->leaf->blob == NULL && value->answer == NULL) {
         struct attr format = attr_int(FORMAT_PRESERVE);
         struct value *clone;
         error = node_emit(recorder, OP_CLONE, value, NULL, &format, DTYPE_NONE, tensor->cell->device, at, &clone, fault);
@@ -42,7 +42,7 @@ void recorder_value_retain(struct value *value)
 void recorder_unwant(struct recorder *recorder, struct value *value)
 {
     value->is_wanted = false;
-    if (value->answer != NULL && tensor_bytes(&value->meta) > ANSWER_KEEP_BYTES) {
+    if (value->kind == VALUE_HANDLE && value->answer != NULL && tensor_bytes(&value->meta) > ANSWER_KEEP_BYTES) {
         blob_drop(value->answer);
         value->answer = NULL;
     }
@@ -93,11 +93,11 @@ enum dj_error recorder_copy(struct recorder *recorder, struct value *value, void
                          (long long)tensor_bytes(&value->meta), bytes);
     if (bytes == 0)
         return DJ_OK;
-    if (value->kind == VALUE_LEAF) {
+    if (value->answer == NULL) {
+        assert(value->kind == VALUE_LEAF);
         gather(&value->meta, value->leaf->blob->data, data);
         return DJ_OK;
     }
-    assert(value->answer != NULL);
     memcpy(data, value->answer->data + value->answer_offset, bytes);
     predict_learn(recorder, value);
     return DJ_OK;

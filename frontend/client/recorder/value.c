@@ -108,9 +108,27 @@ const struct dj_fault *value_fault(const struct recorder *recorder, const struct
     const struct exec *exec = value->exec;
     if (exec->fault != NULL)
         return exec->fault;
-    if (value->answer == NULL && exec->place < recorder->places)
-        return recorder->place[exec->place].fault;
-    return NULL;
+    return exec->place < recorder->places ? recorder->place[exec->place].fault : NULL;
+}
+
+bool value_revive(struct recorder *recorder, struct value *value)
+{
+    uint64_t bytes = (uint64_t)tensor_bytes(&value->meta);
+    struct leaf *leaf;
+    // An answer is row-major; a leaf has the layout of its value.
+    if (value->kind != VALUE_HANDLE || value->answer == NULL || bytes == 0 || !tensor_is_contiguous(&value->meta)
+        || leaf_of(recorder->leaves, value->answer->data + value->answer_offset, bytes, &leaf) != DJ_OK)
+        return false;
+    recorder->stats.handles_live -= value->is_counted;
+    value->is_counted = false;
+    if (value->twin != NULL)
+        release_handle(recorder, value->twin, 0);
+    exec_drop(recorder, value->twin);
+    exec_drop(recorder, value->exec);
+    value->twin = value->exec = NULL;
+    value->leaf = leaf;
+    value->kind = VALUE_LEAF;
+    return true;
 }
 
 void value_fail(struct recorder *recorder, struct value *value, struct exec *cause)

@@ -352,6 +352,28 @@ static void a_lost_place_loses_its_handles_but_not_the_leaves(void **state)
     bench_drop(bench, &again);
 }
 
+static void what_was_read_from_a_lost_place_is_an_input_like_any_leaf(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), y = add(bench, &x, &x), unread = add(bench, &y, &x), there, nowhere_left;
+    expect(bench, &y, (float[]){0, 2, 4, 6}, 4);
+    bench_flush(bench);
+    recorder_place_lost(bench->recorder, 0, DJ_E_HANDLE_LOST, "the worker w0 died");
+    assert_ok(recorder_to_device(bench->recorder, &y, 1, nowhere, &there, NULL));
+    assert_ok(recorder_to_device(bench->recorder, &unread, 1, nowhere, &nowhere_left, NULL));
+    struct dj_tensor z = add(bench, &there, &there), lost = add(bench, &nowhere_left, &there);
+    expect(bench, &z, (float[]){0, 4, 8, 12}, 4);
+    expect(bench, &y, (float[]){0, 2, 4, 6}, 4);
+    struct value *value;
+    assert_ok(recorder_want(bench->recorder, &lost, nowhere, &value, NULL));
+    bench_flush(bench);
+    assert_error(DJ_E_HANDLE_LOST, recorder_value_fault(bench->recorder, value, NULL));
+    recorder_unwant(bench->recorder, value);
+    struct dj_tensor *const made[] = {&x, &y, &unread, &there, &nowhere_left, &z, &lost};
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++)
+        bench_drop(bench, made[i]);
+}
+
 static void after_close_every_tensor_says_why(void **state)
 {
     struct bench *bench = bench_make(state);
@@ -385,5 +407,5 @@ CASES(a_sum_is_read_back, a_write_through_a_slice_is_seen_by_the_whole, a_view_m
       reading_bits_as_another_dtype_is_refused_by_name, dead_work_is_not_submitted, a_long_chain_of_dead_ops_does_not_overflow_the_stack,
       every_step_of_a_loop_is_the_same_plan_and_a_few_bytes, what_nobody_else_sees_is_donated_and_what_a_cell_sees_is_not,
       what_was_read_after_a_plan_is_answered_with_it_the_next_time, a_value_used_on_another_device_is_imported_once,
-      a_failed_execution_is_told_to_everything_that_needs_it, a_lost_place_loses_its_handles_but_not_the_leaves,
+      a_failed_execution_is_told_to_everything_that_needs_it, a_lost_place_loses_its_handles_but_not_the_leaves, what_was_read_from_a_lost_place_is_an_input_like_any_leaf,
       after_close_every_tensor_says_why, empty_tensors_need_no_leaf)

@@ -35,6 +35,7 @@ static void multiply(struct team *team, struct tensor in[2], struct tensor *out)
         .op = op_info(OP_MM), .in = in, .n_in = 2, .out = out, .n_out = 1, .compute = DTYPE_F32, .team = team};
     call.scratch_bytes = kernel->scratch(&call);
     void *scratch = aligned_alloc(64, (call.scratch_bytes + 127) / 64 * 64);
+    memset(scratch, 0xff, call.scratch_bytes);    // NaNs: what is used before it is written shows
     call.scratch = scratch;
     assert_true(kernel->can == NULL || kernel->can(&call));
     assert_ok(kernel->run(&call));
@@ -84,8 +85,10 @@ static void packs_stay_within_their_limit(void **state)
 {
     enum { ROWS = 40, SIDE = 96 };
     struct prng prng = case_prng(state, 8);
+    ops_init();
     float *memory = malloc((ROWS * SIDE + 5 * SIDE * SIDE + 2 * ROWS * SIDE) * sizeof *memory);
     assert_non_null(memory);
+    case_later(state, free, memory);
     float *weights = memory + ROWS * SIDE, *c = weights + 5 * SIDE * SIDE, *expected = c + ROWS * SIDE;
     for (int i = 0; i < ROWS * SIDE + 5 * SIDE * SIDE; i++)
         memory[i] = (float)(prng_unit(&prng) - 0.5);
@@ -110,7 +113,6 @@ static void packs_stay_within_their_limit(void **state)
         }
     }
     kernels_cpu_pack_limit((size_t)1 << 30);
-    free(memory);
 }
 
 CASES(every_op_but_views_has_a_kernel, a_product_has_the_same_bits_with_any_number_of_threads, packs_stay_within_their_limit)
