@@ -22,17 +22,20 @@ static enum dj_error add_record(struct head *head, struct store_batch *batch, co
 
 static void mark(struct head_ticket *ticket, struct exec_id id)
 {
-    for (uint32_t i = 0; i < ticket->marks; i++)
-        if (ticket->mark[i].session == id.session && ticket->mark[i].epoch == id.epoch) {
-            if (ticket->mark[i].counter < id.counter)
-                ticket->mark[i].counter = id.counter;
-            return;
-        }
-    if (ticket->marks < sizeof ticket->mark / sizeof ticket->mark[0]) {
-        ticket->mark[ticket->marks].session = id.session;
-        ticket->mark[ticket->marks].epoch = id.epoch;
-        ticket->mark[ticket->marks++].counter = id.counter;
+    uint32_t at = 0;
+
+    while (at < ticket->marks && (ticket->mark[at].session != id.session || ticket->mark[at].epoch != id.epoch))
+        at++;
+    if (at == sizeof ticket->mark / sizeof ticket->mark[0])
+        return;    // the session's next batch raises its watermark
+    if (at == ticket->marks) {
+        ticket->marks++;
+        ticket->mark[at].session = id.session;
+        ticket->mark[at].epoch = id.epoch;
     }
+    ticket->mark[at].executions++;
+    if (ticket->mark[at].counter < id.counter)
+        ticket->mark[at].counter = id.counter;
 }
 
 // Reads all records of the message into `batch`; learns what the head wants to know of them.
@@ -80,6 +83,7 @@ void journal_take(struct head *head, struct head_link *link, const struct wire_j
         *ticket = *read;
         ticket->kind = TICKET_JOURNAL;
         ticket->link = link->link;
+        ticket->incarnation = link->worker == NULL ? 0 : link->worker->incarnation;
         ticket->last = journal->first + journal->count - 1;
     }
     free(read);
@@ -100,13 +104,18 @@ void journal_done(struct head *head, struct head_ticket *ticket, enum dj_error e
     }
     // A session may be over by now, its executions stay. What is told again after a lost link counts again, until the head starts anew.
     head->executions_stored += ticket->executions;
+    // A session's executions on several workers become durable in no common order: the mark is one worker's.
     for (uint32_t i = 0; i < ticket->marks; i++) {
         struct head_session *session = map_get(head->sessions, map_key(ticket->mark[i].session));
-        if (session == NULL || session->epoch != ticket->mark[i].epoch || session->watermark >= ticket->mark[i].counter)
+        if (session == NULL || session->epoch != ticket->mark[i].epoch)
             continue;
-        session->executions += ticket->mark[i].counter - session->watermark;
-        session->watermark = ticket->mark[i].counter;
-        struct wire_watermark watermark = {.session = session->id, .epoch = session->epoch, .counter = session->watermark};
+        session->executions += ticket->mark[i].executions;
+        if (session->watermark < ticket->mark[i].counter)
+            session->watermark = ticket->mark[i].counter;
+        struct wire_watermark watermark = {.session = session->id,
+                                           .epoch = session->epoch,
+                                           .counter = ticket->mark[i].counter,
+                                           .incarnation = ticket->incarnation};
         if (session->link != 0)
             head_send(head, session->link, WIRE_WATERMARK, wire_watermark_encode(&watermark));
     }

@@ -8,6 +8,8 @@
 #include "core/base/log.h"
 #include "sched/state.h"
 
+enum { SESSION_NO_DEVICE = -2 };
+
 // Grants need only be unguessable to other users of the same pool; the token is the secret that guards the pool. Derived from the token, the
 // head's incarnation and the session, by XXH3 with a secret state.
 static struct hash128 make_secret(const struct head *head, uint64_t session, uint32_t epoch, uint32_t worker)
@@ -85,26 +87,67 @@ static void grant_device(struct head *head, struct head_session *session, uint64
     head_send(head, worker->link, WIRE_ADMIT, wire_admit_encode(&admit));
 }
 
+static struct head_session *session_make(struct head *head, uint64_t id, uint32_t epoch, const struct wire_session_open *open)
+{
+    struct head_session *session = calloc(1, sizeof *session);
+
+    if (session == NULL || map_put(head->sessions, map_key(id), session) != DJ_OK) {
+        free(session);
+        return NULL;
+    }
+    session->id = id;
+    session->epoch = epoch;
+    snprintf(session->tenant, sizeof session->tenant, "%s", open->tenant[0] != '\0' ? open->tenant : "default");
+    snprintf(session->name, sizeof session->name, "%s", open->name);
+    return session;
+}
+
+// A client whose link was lost goes on with its session: one that is known, or one that an earlier life of the head gave out. Its
+// workers hold its values all the while.
+static struct head_session *session_resume(struct head *head, const struct head_link *link, const struct wire_session_open *open)
+{
+    struct head_session *session = map_get(head->sessions, map_key(open->session));
+
+    if (session == NULL && open->session >> 32 < head->generation && open->session >> 32 != 0)
+        return session_make(head, open->session, open->epoch, open);
+    if (session == NULL || session->epoch != open->epoch)
+        return NULL;
+    struct head_link *old = session->link == 0 ? NULL : map_get(head->links, map_key(session->link));
+    if (old != NULL && old != link)
+        old->session = NULL;
+    return session;
+}
+
 void session_open(struct head *head, struct head_link *link, const struct wire_session_open *open)
 {
     if (link->session != NULL) {
         head_reply_failed(head, link->link, open->request, DJ_E_UNEXPECTED, "this connection has a session already");
         return;
     }
-    struct head_session *session = calloc(1, sizeof *session);
-    uint64_t id = head->generation << 32 | ++head->next_session;
-    if (session == NULL || map_put(head->sessions, map_key(id), session) != DJ_OK) {
-        free(session);
+    bool is_resumed = open->session != 0;
+    struct head_session *session = is_resumed ? session_resume(head, link, open)
+                                              : session_make(head, head->generation << 32 | (head->next_session + 1), 1, open);
+    if (session == NULL && is_resumed) {
+        head_reply_failed(head, link->link, open->request, DJ_E_SESSION_UNKNOWN, "session %llu is over", (unsigned long long)open->session);
+        return;
+    }
+    if (session == NULL) {
         head_reply_failed(head, link->link, open->request, DJ_E_LIMIT, "this head serves at most %d sessions", HEAD_SESSIONS_MAX);
         return;
     }
-    session->id = id;
-    session->epoch = 1;
+    head->next_session += !is_resumed;
     session->link = link->link;
-    snprintf(session->tenant, sizeof session->tenant, "%s", open->tenant[0] != '\0' ? open->tenant : "default");
-    snprintf(session->name, sizeof session->name, "%s", open->name);
     link->session = session;
-    grant_device(head, session, open->request, open->device_index);
+    if (open->device_index == SESSION_NO_DEVICE) {
+        struct wire_session_grant message = {.request = open->request,
+                                             .session = session->id,
+                                             .epoch = session->epoch,
+                                             .generation = head->generation,
+                                             .pool_devices = head->devices};
+        head_send(head, link->link, WIRE_SESSION_GRANT, wire_session_grant_encode(&message));
+    } else {
+        grant_device(head, session, open->request, open->device_index);
+    }
     remember(head, session);
 }
 

@@ -104,7 +104,8 @@ struct head_ticket {
     struct hash128 hash;                // leaf or plan
     uint32_t executions;                // JOURNAL: how many of the batch's records are executions
     uint32_t marks;                     // JOURNAL: watermarks to raise once durable
-    struct { uint64_t session; uint32_t epoch; uint64_t counter; } mark[64];
+    uint64_t incarnation;               // JOURNAL: of the worker whose stream it is
+    struct { uint64_t session; uint32_t epoch, executions; uint64_t counter; } mark[64];
 };
 
 // A leaf on its way out of the store: in pieces, each followed by a PING, so that heartbeats never wait behind more than a few of them.

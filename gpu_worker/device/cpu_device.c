@@ -6,6 +6,7 @@
 #include "gpu_worker/device/cpu_device.h"
 
 #include "core/base/assert.h"
+#include "core/base/log.h"
 #include "core/io/blob.h"
 #include "gpu_worker/kernels/kernel.h"
 
@@ -20,12 +21,18 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { QUEUE_FIRST = 64, SPIN_NS = 20000, SPIN_LOOKS = 64, HUGE_PAGE_BYTES = 2 << 20, MEMORY_PERCENT = 80 };
+enum { QUEUE_FIRST = 64, SPIN_NS = 20000, SPIN_LOOKS = 64, HUGE_PAGE_BYTES = 2 << 20 };
+// Of the machine's memory, for the region where nobody says; and the part of the region's size that packed weights may take besides it:
+// 64 % and a quarter of that make 80 %.
+enum { MEMORY_PERCENT = 64, PACK_DIVISOR = 4 };
 
 struct operands {                       // tensors as kernels take them; one set for each thread that calls kernels' functions
     struct tensor *tensor;
     uint32_t capacity;
 };
+
+// What an op's kernels took, all together: with DJINN_OP_TIMES set, logged when the device stops.
+struct op_time { uint64_t calls, ns; };
 
 struct cpu_device {
     struct device_port port;
@@ -36,6 +43,7 @@ struct cpu_device {
     uint32_t index;
     uint8_t *region;
     struct operands asking, running;    // of the core's thread, of the device's
+    struct op_time *times;              // by op number, of the device's thread; NULL unless asked for
     pthread_t thread;
     pthread_mutex_t mutex;              // guards queue, head, tail, capacity, is_stopping
     pthread_cond_t more;
@@ -150,7 +158,12 @@ static enum dj_error run_task(struct cpu_device *device, const struct device_tas
     struct kernel_call call = call_of(device, task, &device->running, device->region);
     call.fault = fault;
     fault->text[0] = '\0';
+    uint64_t start = device->times == NULL ? 0 : now_ns();
     enum dj_error error = device->kernels->kernel[task->op->number].run(&call);
+    if (device->times != NULL) {
+        device->times[task->op->number].calls++;
+        device->times[task->op->number].ns += now_ns() - start;
+    }
     if (error != DJ_OK && fault->text[0] == '\0')
         fault_set(fault, error, "%s: %s", task->op->name, dj_error_text(error));
     if (error != DJ_OK)
@@ -249,8 +262,19 @@ static void device_trim(void *self, uint64_t offset, uint64_t bytes)
         madvise(device->region + first, end - first, MADV_DONTNEED);
 }
 
+static void log_times(const struct cpu_device *device)
+{
+    for (uint32_t row = 0; row < op_count(); row++) {
+        const struct op_info *op = op_at(row);
+        const struct op_time *time = &device->times[op->number];
+        if (time->calls > 0)
+            log_write(LOG_INFO, "device", "op=%s calls=%" PRIu64 " total_us=%" PRIu64, op->name, time->calls, time->ns / 1000);
+    }
+}
+
 static void device_free(struct cpu_device *device)
 {
+    free(device->times);
     if (device->region != NULL)
         munmap(device->region, device->info.capacity_bytes);
     team_free(device->team);
@@ -271,6 +295,8 @@ static void device_stop(void *self)
     atomic_fetch_add_explicit(&device->submitted, 1, memory_order_release);
     pthread_cond_signal(&device->more);
     pthread_join(device->thread, NULL);
+    if (device->times != NULL)
+        log_times(device);
     device_free(device);
 }
 
@@ -317,6 +343,8 @@ enum dj_error cpu_device_make(const struct cpu_device_config *config, struct dev
     device->index = config->index;
     device->capacity = QUEUE_FIRST;
     device->queue = malloc(QUEUE_FIRST * sizeof device->queue[0]);
+    if (getenv("DJINN_OP_TIMES") != NULL)
+        device->times = calloc(OP_LIMIT, sizeof *device->times);
     uint32_t threads = config->threads == 0 ? cpu_device_default_threads() : config->threads;
     describe(device, threads, config->memory_bytes == 0 ? cpu_device_default_memory_bytes() : config->memory_bytes);
     enum dj_error error = map_region(device, fault);
@@ -331,6 +359,7 @@ enum dj_error cpu_device_make(const struct cpu_device_config *config, struct dev
         device_free(device);
         return error;
     }
+    kernels_cpu_pack_limit((size_t)(device->info.capacity_bytes / PACK_DIVISOR));
     *ret = &device->port;
     return DJ_OK;
 }

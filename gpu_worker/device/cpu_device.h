@@ -1,7 +1,8 @@
 // Cpu device: the device port (core/io/device.h) on this machine's cores, with the kernels of gpu_worker/kernels.
 //
 // One thread carries out lists in the order of submission, both streams together, so `after` holds by itself; kernels spread over a team.
-// The region is address space: memory comes when it is first written and goes back by trim, so an idle worker is small.
+// The region is address space: memory comes when it is first written and goes back by trim, so an idle worker is small. Besides it,
+// weights that kernels keep in a layout of their own (kernels_cpu_pack_limit, one limit a process) may take a quarter of its size.
 
 #ifndef GPU_WORKER_DEVICE_CPU_DEVICE_H
 #define GPU_WORKER_DEVICE_CPU_DEVICE_H
@@ -15,7 +16,7 @@
 struct cpu_device_config {
     uint32_t index;                     // comes back in IO_DEVICE_DONE
     uint32_t threads;                   // of the team, the device's own thread included; 0: as many as this process may run on
-    uint64_t memory_bytes;              // of the region; 0: 80 % of the machine's memory
+    uint64_t memory_bytes;              // of the region; 0: 64 % of the machine's memory
     const struct io_sink *sink;         // gets IO_DEVICE_DONE; must outlive the device
 };
 

@@ -87,7 +87,7 @@ size_t gemv_scratch(const struct gemm *gemm);
 void gemv_run(const struct gemm *gemm, void *scratch, struct team *team);
 void gemm_finish(const struct gemm *gemm, float *c, int64_t c_m, const float *add, int64_t m, int64_t n);
 
-// Packs: constant operands kept in the layout that a kernel wants, least recently used first out, within the limit (kernel.h).
+// Packs: constant operands kept in the layout that a kernel wants, within the limit (kernel.h); those long unused make room.
 struct pack_key { uint64_t constant, data, shape[4]; };
 struct pack;
 enum { PACK_BYTES_LIMIT = 1 << 30 };        // unless kernels_cpu_pack_limit says otherwise

@@ -1,21 +1,28 @@
 // Packs: a few hundred constant operands in the layout that a kernel wants. Shared by every device of the process: a lock guards the
 // list, never the packing; a pack in use is never evicted.
+//
+// A model runs through its weights in a circle. Were the least recently used pack always given up for a new one, a model a little
+// over the limit would find none of its weights packed, so only a pack that IDLE_ACQUIRES calls have not asked for makes room.
 
 #include "gpu_worker/kernels/cpu.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "core/base/assert.h"
 #include "core/base/bits.h"
 #include "core/base/list.h"
+
+enum { IDLE_ACQUIRES = 4096, HUGE_PAGE_BYTES = 2 << 20 };
 
 struct pack {
     struct list node;    // in `packs`, most recently used last
     struct pack_key key;
     size_t bytes;
     uint32_t users;
+    uint64_t used_at;    // the value of `acquires` when it was asked for last
     bool is_filled;
     float *data;
 };
@@ -23,6 +30,7 @@ struct pack {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct list packs = {&packs, &packs};
 static size_t used_bytes, limit_bytes = PACK_BYTES_LIMIT;
+static uint64_t acquires;
 
 static struct pack *find(const struct pack_key *key)
 {
@@ -34,12 +42,15 @@ static struct pack *find(const struct pack_key *key)
     return NULL;
 }
 
-static void evict_for(size_t bytes)
+// Frees packs that were last asked for at least `idle` acquires ago, the oldest first, until `bytes` more fit.
+static void evict_for(size_t bytes, uint64_t idle)
 {
     list_each (node, &packs) {
         if (used_bytes + bytes <= limit_bytes)
             return;
         struct pack *pack = list_entry(node, struct pack, node);
+        if (acquires - pack->used_at < idle)
+            return;
         if (pack->users > 0)
             continue;
         used_bytes -= pack->bytes;
@@ -49,19 +60,30 @@ static void evict_for(size_t bytes)
     }
 }
 
+// Whole huge pages where they fit: with small ones a product waits for the TLB in every panel.
+static float *allocate(size_t bytes)
+{
+    if (bytes < HUGE_PAGE_BYTES)
+        return aligned_alloc(64, bytes);
+    float *data = aligned_alloc(HUGE_PAGE_BYTES, bytes);
+    if (data != NULL)
+        (void)madvise(data, bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES, MADV_HUGEPAGE);
+    return data;
+}
+
 static struct pack *insert(const struct pack_key *key, size_t bytes)
 {
-    evict_for(bytes);
+    evict_for(bytes, IDLE_ACQUIRES);
     if (used_bytes + bytes > limit_bytes)
         return NULL;
     struct pack *pack = calloc(1, sizeof *pack);
-    float *data = aligned_alloc(64, bytes);
+    float *data = allocate(bytes);
     if (pack == NULL || data == NULL) {
         free(pack);
         free(data);
         return NULL;
     }
-    *pack = (struct pack){.key = *key, .bytes = bytes, .users = 1, .data = data};
+    *pack = (struct pack){.key = *key, .bytes = bytes, .users = 1, .used_at = acquires, .data = data};
     used_bytes += bytes;
     list_push(&packs, &pack->node);
     return pack;
@@ -75,6 +97,7 @@ struct pack *pack_acquire(const struct pack_key *key, size_t bytes, bool *is_new
     bytes = size_round_up(bytes, 64);
 
     pthread_mutex_lock(&lock);
+    acquires++;
     struct pack *pack = find(key);
     *is_new = pack == NULL;
     if (pack == NULL) {
@@ -84,6 +107,7 @@ struct pack *pack_acquire(const struct pack_key *key, size_t bytes, bool *is_new
         *is_new = true;
     } else {
         pack->users++;
+        pack->used_at = acquires;
         list_remove(&pack->node);
         list_push(&packs, &pack->node);
     }
@@ -109,7 +133,7 @@ void kernels_cpu_pack_limit(size_t bytes)
 {
     pthread_mutex_lock(&lock);
     limit_bytes = bytes;
-    evict_for(0);
+    evict_for(0, 0);
     pthread_mutex_unlock(&lock);
 }
 

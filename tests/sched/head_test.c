@@ -228,6 +228,40 @@ static void records_are_acknowledged_only_when_durable_and_raise_the_watermark(v
     assert_int_equal(ok.last, 3);
     HEARD(rig, client, WATERMARK, watermark, &watermark);
     assert_int_equal(watermark.counter, 3);
+    assert_int_equal(watermark.incarnation, 10);
+}
+
+static void a_client_resumes_its_session_on_a_new_link(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10), first = rig_link(rig, ROLE_CLIENT, token);
+    struct wire_admit admit;
+    struct wire_session_grant grant;
+
+    SAY(rig, first, SESSION_OPEN, session_open, .request = 1, .device_index = -1);
+    HEARD(rig, worker, ADMIT, admit, &admit);
+    rig_link_down(rig, first);
+    uint64_t second = rig_link(rig, ROLE_CLIENT, token);
+    SAY(rig, second, SESSION_OPEN, session_open, .request = 7, .device_index = -2, .session = admit.session, .epoch = admit.epoch);
+    HEARD(rig, second, SESSION_GRANT, session_grant, &grant);
+    assert_int_equal(grant.session, admit.session);
+    assert_int_equal(grant.grants_count, 0);
+    for (uint64_t waited = 0; waited < HEAD_GRACE_NS + HEAD_LEASE_NS; waited += HEAD_HEARTBEAT_NS) {
+        rig_advance(rig, HEAD_HEARTBEAT_NS);
+        SAY(rig, worker, HEARTBEAT, heartbeat, .sequence = waited);
+    }
+    assert_null(rig_heard(rig, worker, WIRE_DISMISS));
+}
+
+static void a_session_that_no_life_of_the_head_gave_out_is_not_resumed(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t client = rig_link(rig, ROLE_CLIENT, token);
+    struct wire_failed failed;
+
+    SAY(rig, client, SESSION_OPEN, session_open, .request = 1, .device_index = -2, .session = (uint64_t)9 << 32 | 1, .epoch = 1);
+    HEARD(rig, client, FAILED, failed, &failed);
+    assert_int_equal(failed.error, DJ_E_SESSION_UNKNOWN);
 }
 
 static void records_that_could_not_be_written_are_not_acknowledged(void **state)
@@ -288,5 +322,6 @@ CASES(the_first_words_are_accepted_with_the_right_token, a_wrong_token_is_told_s
       nothing_is_accepted_before_hello, garbage_in_a_message_closes_only_its_link, a_session_is_granted_only_after_the_worker_admitted_it,
       without_workers_a_session_hears_what_to_do, sessions_spread_over_workers_and_stay_where_they_are, a_device_that_is_not_there_is_refused_by_name,
       a_closed_connection_fences_its_worker_at_once, a_silent_worker_is_fenced_after_its_lease_and_not_before, a_new_life_of_a_worker_fences_the_old_one,
+      a_client_resumes_its_session_on_a_new_link, a_session_that_no_life_of_the_head_gave_out_is_not_resumed,
       records_are_acknowledged_only_when_durable_and_raise_the_watermark, records_that_could_not_be_written_are_not_acknowledged,
       a_leaf_is_durable_only_once_its_bytes_are_checked_and_committed, a_session_whose_client_left_is_dismissed_after_the_grace_period)

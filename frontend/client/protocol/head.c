@@ -1,7 +1,7 @@
 // Head: the link to the head: opening the session, asking for grants, hearing what is durable and who is gone.
 //
-// A head that goes away later takes nothing with it: the workers' links live on. It is dialled again when it is needed (a grant, a
-// question); a new link is a new session there, under which new grants are given.
+// A head that goes away later takes nothing with it: the workers' links live on. It is dialled again, ever more slowly, and the session
+// resumed there, with a new life of the head too. One that does not know the session any more gives a new one, for new grants.
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,8 +11,9 @@
 #include "frontend/client/protocol/state.h"
 
 #define HEAD_RETRY_NS 20000000u
+#define HEAD_RETRY_MOST_NS 1000000000u
 
-enum { DEVICE_OF_CHOICE = -1 };
+enum { DEVICE_OF_CHOICE = -1, DEVICE_NONE = -2 };
 
 static void fail_session(struct protocol *protocol, enum dj_error error, const char *text)
 {
@@ -89,16 +90,15 @@ void head_down(struct protocol *protocol, uint64_t now_ns, enum dj_error error)
         fail_session(protocol, DJ_E_NO_HEAD, text);
         return;
     }
-    if (!list_is_empty(&protocol->questions))
-        protocol->head_retry_ns = later(now_ns, HEAD_RETRY_NS);
     list_each(node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
-        if (peer->state == PEER_ASKED) {
+        if (peer->state == PEER_ASKED)
             peer->grant_request = 0;
-            protocol->head_retry_ns = later(now_ns, HEAD_RETRY_NS);
-        }
     }
-    if (protocol->head_retry_ns != 0 && !was_up)
+    protocol->head_tries = was_up ? 0 : protocol->head_tries + 1;
+    uint64_t pause_ns = protocol->head_tries > 6 ? HEAD_RETRY_MOST_NS : (uint64_t)HEAD_RETRY_NS << protocol->head_tries;
+    protocol->head_retry_ns = later(now_ns, pause_ns < HEAD_RETRY_MOST_NS ? pause_ns : HEAD_RETRY_MOST_NS);
+    if (!was_up)
         head_unreachable(protocol, error);      // refused, not cut: nobody is there
 }
 
@@ -109,6 +109,10 @@ static void open_session(struct protocol *protocol, int64_t device)
     protocol->head = HEAD_OPENING;
     protocol->session_request = ++protocol->next_request;
     struct wire_session_open message = {.request = protocol->session_request, .incarnation = protocol->config.incarnation, .device_index = device};
+    if (protocol->is_resuming) {
+        message.session = protocol->session;
+        message.epoch = protocol->epoch;
+    }
     snprintf(message.tenant, sizeof message.tenant, "%s", protocol->config.tenant);
     snprintf(message.name, sizeof message.name, "%s", protocol->config.name);
     send_message(protocol, protocol->head_link, WIRE_SESSION_OPEN, wire_session_open_encode(&message));
@@ -184,20 +188,21 @@ static struct peer *peer_of_request(const struct protocol *protocol, uint64_t re
 
 static void granted(struct protocol *protocol, uint64_t now_ns, const struct wire_session_grant *message)
 {
-    if (message->grants_count == 0)
+    bool is_session = message->request == protocol->session_request && protocol->head == HEAD_OPENING;
+    if (message->grants_count == 0 && !is_session)
         return;
     protocol->pool_devices = message->pool_devices;
     if (message->generation > protocol->generation)
         protocol->generation = message->generation;
     struct peer *peer;
-    if (message->request == protocol->session_request && protocol->head == HEAD_OPENING) {
+    if (is_session) {
         protocol->head = HEAD_READY;
         protocol->session = message->session;
         protocol->epoch = message->epoch;
         peer = NULL;
         list_each(node, &protocol->peers) {
             struct peer *waiting = list_entry(node, struct peer, node);
-            if (peer == NULL && waiting->state == PEER_ASKED)
+            if (peer == NULL && waiting->state == PEER_ASKED && message->grants_count > 0)
                 peer = waiting;             // the session was opened for its sake
         }
         if (protocol->state == PROTOCOL_OPENING)
@@ -209,6 +214,17 @@ static void granted(struct protocol *protocol, uint64_t now_ns, const struct wir
         peer_granted(protocol, now_ns, peer, &message->grants[0]);
     send_waiting(protocol);
     send_questions(protocol);
+}
+
+// The device that a place waits for; DEVICE_NONE when none does.
+static int64_t device_waited_for(const struct protocol *protocol)
+{
+    list_each(node, &protocol->peers) {
+        const struct peer *peer = list_entry(node, struct peer, node);
+        if (peer->state == PEER_ASKED)
+            return peer->device;
+    }
+    return DEVICE_NONE;
 }
 
 static void refused(struct protocol *protocol, uint64_t now_ns, const struct wire_failed *message)
@@ -229,6 +245,11 @@ static void refused(struct protocol *protocol, uint64_t now_ns, const struct wir
     bool is_ours = message->request == 0 || (protocol->head == HEAD_OPENING && message->request == protocol->session_request);
     if (!is_ours)
         return;
+    if (error == DJ_E_SESSION_UNKNOWN && protocol->is_resuming) {
+        protocol->is_resuming = false;
+        open_session(protocol, device_waited_for(protocol));
+        return;
+    }
     bool may_come = error == DJ_E_NO_WORKER && now_ns < protocol->deadline_ns
                     && (protocol->config.is_embedded || now_ns - protocol->started_ns < PROTOCOL_NO_WORKER_NS);
     if (protocol->state == PROTOCOL_OPENING && !may_come) {
@@ -262,11 +283,14 @@ static void worker_gone(struct protocol *protocol, const struct wire_worker_gone
 
 static void durable(struct protocol *protocol, const struct wire_watermark *message)
 {
-    if (message->session != protocol->session || message->epoch != protocol->epoch || message->counter <= protocol->watermark)
-        return;
-    protocol->watermark = message->counter;
-    list_each(node, &protocol->peers)
-        stream_durable(protocol, list_entry(node, struct peer, node), message->counter);
+    list_each(node, &protocol->peers) {
+        struct peer *peer = list_entry(node, struct peer, node);
+        if (peer->state == PEER_ASKED || peer->grant.incarnation != message->incarnation || peer->session != message->session
+            || peer->epoch != message->epoch || peer->watermark >= message->counter)
+            continue;
+        peer->watermark = message->counter;
+        stream_durable(protocol, peer, message->counter);
+    }
 }
 
 static void told(struct protocol *protocol, const struct wire_told *message)
@@ -284,18 +308,9 @@ static void welcome(struct protocol *protocol)
 {
     if (protocol->head != HEAD_HELLO)
         return;
-    int64_t device = DEVICE_OF_CHOICE;
-    bool is_needed = protocol->state == PROTOCOL_OPENING;
-    list_each(node, &protocol->peers) {
-        struct peer *peer = list_entry(node, struct peer, node);
-        if (peer->state == PEER_ASKED && !is_needed) {
-            device = peer->device;
-            is_needed = true;
-        }
-    }
-    protocol->head = HEAD_OPENING;
-    if (is_needed)
-        open_session(protocol, device);
+    protocol->head_tries = 0;
+    protocol->is_resuming = protocol->state != PROTOCOL_OPENING;
+    open_session(protocol, protocol->is_resuming ? device_waited_for(protocol) : DEVICE_OF_CHOICE);
     send_questions(protocol);
 }
 

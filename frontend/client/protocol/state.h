@@ -71,6 +71,7 @@ struct peer {
     bool is_unix, has_failed_unix;
     struct list flights;                // struct flight, by counter
     uint64_t confirmed;
+    uint64_t watermark;                 // durable at the head up to this counter
     uint32_t in_flight;
     struct peer_plan *plan;
     uint32_t plans;
@@ -92,12 +93,13 @@ struct protocol {
     enum head_state head;
     uint64_t head_link, head_request;
     uint64_t session_request;
+    uint32_t head_tries;                // dialled in vain since it was last up
+    bool is_resuming;                   // SESSION_OPEN named the session that there was
     uint64_t started_ns, head_retry_ns, deadline_ns;
     enum protocol_state state;
     struct fault fault;
     uint64_t session, generation;
     uint32_t epoch, pool_devices;
-    uint64_t watermark;
 
     uint64_t next_request;
     struct list peers, fetches, questions;      // GONE peers stay: handles ask about them

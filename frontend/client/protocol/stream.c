@@ -317,7 +317,7 @@ static void flight_executed(struct protocol *protocol, struct peer *peer, struct
 {
     flight_done(protocol, peer, flight);
     protocol->port.executed(protocol->port.self, flight->tag);
-    if (flight->counter <= protocol->watermark)
+    if (flight->counter <= peer->watermark)
         flight_remove(protocol, flight);
 }
 

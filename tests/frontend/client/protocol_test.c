@@ -454,6 +454,33 @@ static void work_goes_on_when_the_head_is_gone(void **state)
     assert_int_equal(stage->outcome[1].executed, 1);
 }
 
+static void a_lost_head_is_dialled_again_and_the_session_resumed(void **state)
+{
+    struct stage *stage = stage_ready(state);
+    submit(stage, 1);
+    next(stage, WIRE_PLAN);
+    next(stage, WIRE_EXECUTE);
+    answer(stage, 1);
+    down(stage, HEAD_LINK);
+    for (int refused = 0; refused < 3; refused++) {
+        pass(stage, 1000 * MS);
+        down(stage, 0);
+    }
+    pass(stage, 1000 * MS);
+    up(stage, HEAD_LINK + 50);
+    next(stage, WIRE_HELLO);
+    RECEIVE(HEAD_LINK + 50, HELLO_OK, hello_ok, .version = WIRE_VERSION, .role = ROLE_HEAD);
+    struct wire_session_open open;
+    DECODE(session_open, next(stage, WIRE_SESSION_OPEN), &open);
+    assert_int_equal(open.session, SESSION);
+    assert_int_equal(open.epoch, 1);
+    assert_int_equal(open.device_index, -2);
+    RECEIVE(HEAD_LINK + 50, SESSION_GRANT, session_grant, .request = open.request, .session = SESSION, .epoch = 1, .generation = 2);
+    assert_int_equal(protocol_stats(stage->protocol).executions_unacknowledged, 1);
+    RECEIVE(HEAD_LINK + 50, WATERMARK, watermark, .session = SESSION, .epoch = 1, .counter = 1, .incarnation = INCARNATION);
+    assert_int_equal(protocol_stats(stage->protocol).executions_unacknowledged, 0);
+}
+
 static void the_window_is_bounded_and_answers_and_durability_open_it(void **state)
 {
     struct stage *stage = stage_ready(state);
@@ -465,7 +492,9 @@ static void the_window_is_bounded_and_answers_and_durability_open_it(void **stat
         answer(stage, c);
     assert_false(protocol_is_full(stage->protocol));
     assert_int_equal(protocol_stats(stage->protocol).executions_unacknowledged, counter);
-    RECEIVE(HEAD_LINK, WATERMARK, watermark, .session = SESSION, .epoch = 1, .counter = counter - 1);
+    RECEIVE(HEAD_LINK, WATERMARK, watermark, .session = SESSION, .epoch = 1, .counter = counter, .incarnation = INCARNATION + 1);
+    assert_int_equal(protocol_stats(stage->protocol).executions_unacknowledged, counter);      // another worker's mark
+    RECEIVE(HEAD_LINK, WATERMARK, watermark, .session = SESSION, .epoch = 1, .counter = counter - 1, .incarnation = INCARNATION);
     assert_int_equal(protocol_stats(stage->protocol).executions_unacknowledged, 1);
 }
 
@@ -588,6 +617,6 @@ CASES(a_submission_is_answered, the_second_of_its_kind_is_a_few_bytes,
       a_worker_that_never_comes_back_is_lost_within_a_second_too, after_a_loss_new_work_gets_a_new_grant,
       another_life_of_the_worker_is_not_the_worker, a_head_that_says_no_is_quoted, a_head_that_is_not_there_is_named_within_a_second,
       a_head_that_says_nothing_times_out, a_question_is_answered_or_its_failure_is, work_goes_on_when_the_head_is_gone,
-      the_window_is_bounded_and_answers_and_durability_open_it, a_failed_execution_fails_alone,
+      a_lost_head_is_dialled_again_and_the_session_resumed, the_window_is_bounded_and_answers_and_durability_open_it, a_failed_execution_fails_alone,
       a_large_leaf_is_offered_and_sent_in_chunks_when_needed, rubbish_from_a_worker_loses_it_and_nothing_else,
       a_worker_that_stops_answering_pings_is_lost, whatever_the_links_do_every_submission_has_one_outcome)

@@ -80,7 +80,7 @@ static void a_product_has_the_same_bits_with_any_number_of_threads(void **state)
     }
 }
 
-// The limit holds, the least recently used pack goes first, and a product is the same packed, packed anew and not packed at all.
+// The limit holds, and a product is the same packed, packed anew and not packed at all.
 static void packs_stay_within_their_limit(void **state)
 {
     enum { ROWS = 40, SIDE = 96 };
@@ -115,4 +115,34 @@ static void packs_stay_within_their_limit(void **state)
     kernels_cpu_pack_limit((size_t)1 << 30);
 }
 
-CASES(every_op_but_views_has_a_kernel, a_product_has_the_same_bits_with_any_number_of_threads, packs_stay_within_their_limit)
+// A circle through twice as many weights as fit keeps those that it has, and a weight that nothing asks for any more makes room.
+static void packs_in_use_stay_and_idle_ones_make_room(void **state)
+{
+    enum { ROWS = 33, SIDE = 32, WEIGHTS = 6, KEPT = 3, LONG = 5000 };
+    static float x[ROWS * SIDE], weights[WEIGHTS][SIDE * SIDE], c[ROWS * SIDE];
+    (void)state;
+    ops_init();
+    kernels_cpu_pack_limit(0);
+    kernels_cpu_pack_limit(KEPT * sizeof weights[0]);
+    struct tensor in[2] = {matrix(x, ROWS, SIDE)}, out = matrix(c, ROWS, SIDE);
+    for (int round = 0; round < LONG; round++) {
+        // A pack that is kept holds the weight as it was: a changed weight that shows in the product was packed again.
+        int which = round < 10 * WEIGHTS ? round % WEIGHTS : WEIGHTS - 1;
+        in[1] = matrix(weights[which], SIDE, SIDE);
+        in[1].is_constant = true;
+        in[1].constant_key = 7000 + (uint64_t)which;
+        x[0] = 1;
+        weights[which][0] = (float)round;
+        multiply(NULL, in, &out);
+        bool is_kept = c[0] != (float)round;
+        if (round >= WEIGHTS && round < 10 * WEIGHTS)
+            assert_int_equal(is_kept, which < KEPT);
+        if (round == LONG - 1)
+            assert_true(is_kept);
+    }
+    kernels_cpu_pack_limit(0);
+    kernels_cpu_pack_limit((size_t)1 << 30);
+}
+
+CASES(every_op_but_views_has_a_kernel, a_product_has_the_same_bits_with_any_number_of_threads, packs_stay_within_their_limit,
+      packs_in_use_stay_and_idle_ones_make_room)

@@ -1,0 +1,651 @@
+// Client: the manual is client.h. One call of client_run is what frontend/client/loop does between two polls: events to the protocol, time to
+// the protocol, and whoever waits looks whether it may go on.
+
+#include "chaos/sim/client.h"
+
+#include "chaos/sim/program.h"
+#include "core/base/arena.h"
+#include "core/base/assert.h"
+#include "core/io/blob.h"
+#include "core/lineage/record.h"
+#include "core/wire/wire.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CONNECT_NS 10000000000u
+#define RECONNECT_NS 100000000u         // after a session that could not be opened
+#define ROOM_NS 10000000000u            // as the client's loop waits for room
+#define FAREWELL_NS 20000000u           // between saying good-bye and closing the links
+enum { LINKS_MAX = 128, EVENTS_FIRST = 64, OPENINGS_MAX = 200 };
+
+enum phase { PHASE_OPENING, PHASE_PAUSING, PHASE_RUNNING, PHASE_ENDING, PHASE_LEAVING, PHASE_FINISHED };
+
+// One submission, from port_submit on. session 0: not sent yet.
+struct deed { uint64_t counter, session; uint32_t epoch; void *tag; bool is_execute, has_run, is_over; };
+
+struct fetching { struct client *client; struct value *value; uint32_t holders; bool is_done; enum dj_error error; char text[FAULT_TEXT_MAX]; };
+
+struct attached { uint64_t link, session; uint32_t epoch; };
+struct mark { uint64_t session, counter; uint32_t epoch; };
+
+struct client {
+    struct sim *sim;
+    uint32_t node;
+    const struct client_config *config;
+    struct recorder *recorder;
+    struct protocol *protocol;
+    struct program *program;
+    struct arena *arena;
+    struct io_effects *effects, silent;
+    struct io_event *event;
+    uint32_t events, event_capacity;
+    uint64_t now_ns, next_request, wake_ns;
+    enum phase phase;
+    uint32_t openings;
+    // What the program waits for.
+    struct value *reading;
+    struct fetching *fetching;
+    bool is_flushing, is_started;
+    uint64_t room_until_ns;
+    // The account.
+    struct attached link[LINKS_MAX];    // up; session 0: not attached
+    struct deed *deed;
+    uint32_t deeds, deed_capacity;
+    struct mark *mark;
+    uint32_t marks;
+    uint64_t life;
+};
+
+void client_wrong(struct client *client, const char *format, ...)
+{
+    char text[SIM_TEXT_MAX - 64];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    sim_fail(client->sim, "%s: %s", client->config->name, text);
+}
+
+void client_met_error(struct client *client, enum dj_error error, const char *text)
+{
+    client->config->totals->errors++;
+    if (!client->config->may_fail(client->config->context, error))
+        client_wrong(client, "an error that this world does not explain: %s (%s)", dj_error_name(error), text);
+}
+
+struct recorder *client_recorder(struct client *client) { return client->recorder; }
+
+// The account ---------------------------------------------------------------------------------------------------------------
+
+static struct attached *link_at(struct client *client, uint64_t link)
+{
+    for (uint32_t i = 0; i < LINKS_MAX; i++)
+        if (client->link[i].link == link)
+            return &client->link[i];
+    return NULL;
+}
+
+static struct deed *deed_of_tag(struct client *client, const void *tag)
+{
+    for (uint32_t i = client->deeds; i-- > 0;)
+        if (client->deed[i].tag == tag && !client->deed[i].is_over)
+            return &client->deed[i];
+    return NULL;
+}
+
+static void deed_add(struct client *client, uint64_t counter, void *tag, bool is_execute)
+{
+    if (client->deeds == client->deed_capacity) {
+        client->deed_capacity = client->deed_capacity == 0 ? 64 : client->deed_capacity * 2;
+        client->deed = realloc(client->deed, client->deed_capacity * sizeof *client->deed);
+        assert(client->deed != NULL);
+    }
+    client->deed[client->deeds++] = (struct deed){.counter = counter, .tag = tag, .is_execute = is_execute};
+}
+
+static void deed_is_over(struct client *client, const void *tag, bool has_run)
+{
+    struct deed *deed = deed_of_tag(client, tag);
+    if (deed == NULL) {
+        client_wrong(client, "an outcome for a submission that has none to come");
+        return;
+    }
+    deed->is_over = true;
+    deed->has_run = has_run;
+}
+
+static void note_sent(struct client *client, uint64_t link, uint16_t message, const struct blob *body)
+{
+    struct attached *at = link_at(client, link);
+    if (at == NULL)
+        return;
+    if (message == WIRE_ATTACH) {
+        struct wire_attach attach;
+        if (wire_attach_decode(body->data, body->bytes, client->arena, &attach) == DJ_OK) {
+            at->session = attach.session;
+            at->epoch = attach.epoch;
+        }
+    } else if (message == WIRE_EXECUTE) {
+        struct wire_execute execute;
+        if (wire_execute_decode(body->data, body->bytes, client->arena, &execute) == DJ_OK)
+            for (uint32_t i = client->deeds; i-- > 0;)
+                if (client->deed[i].counter == execute.counter) {
+                    client->deed[i].session = at->session;
+                    client->deed[i].epoch = at->epoch;
+                    break;
+                }
+    }
+    if (message == WIRE_IMPORT) {
+        struct wire_import import;
+        if (wire_import_decode(body->data, body->bytes, client->arena, &import) == DJ_OK)
+            client->config->imported(client->config->context, at->session, at->epoch, import.counter);
+    }
+    arena_reset(client->arena);
+}
+
+static void note_watermark(struct client *client, const struct blob *body)
+{
+    struct wire_watermark said;
+    enum dj_error error = wire_watermark_decode(body->data, body->bytes, client->arena, &said);
+    arena_reset(client->arena);
+    if (error != DJ_OK)
+        return;
+    client->config->totals->watermarks++;
+    struct mark *mark = NULL;
+    for (uint32_t i = 0; i < client->marks; i++)
+        if (client->mark[i].session == said.session && client->mark[i].epoch == said.epoch)
+            mark = &client->mark[i];
+    if (mark == NULL) {
+        client->mark = realloc(client->mark, (client->marks + 1) * sizeof *client->mark);
+        assert(client->mark != NULL);
+        mark = &client->mark[client->marks++];
+        *mark = (struct mark){.session = said.session, .epoch = said.epoch};
+    }
+    if (said.counter > mark->counter)
+        mark->counter = said.counter;
+}
+
+static bool is_durable(const struct client *client, const struct deed *deed)
+{
+    uint8_t key[RECORD_KEY_MAX];
+    struct exec_id id = {.session = deed->session, .epoch = deed->epoch, .counter = deed->counter};
+    return sim_store_get(client->sim, client->config->head_node, STORE_EXECUTION, key, record_key_execution(id, key)) != NULL;
+}
+
+bool client_account_holds(const struct client *client, bool is_end, char text[SIM_TEXT_MAX])
+{
+    if (client->protocol != NULL) {
+        struct protocol_stats stats = protocol_stats(client->protocol);
+        if (stats.executions_unacknowledged > PROTOCOL_WINDOW_MAX || stats.bytes_unacknowledged > PROTOCOL_WINDOW_BYTES_MAX + (1 << 20)) {
+            snprintf(text, SIM_TEXT_MAX, "%s keeps %" PRIu64 " executions and %" PRIu64 " bytes unacknowledged", client->config->name,
+                     stats.executions_unacknowledged, stats.bytes_unacknowledged);
+            return false;
+        }
+    }
+    for (uint32_t i = 0; i < client->deeds; i++) {
+        const struct deed *deed = &client->deed[i];
+        if (!deed->is_execute || !deed->has_run)
+            continue;
+        bool is_acknowledged = is_end;
+        for (uint32_t m = 0; m < client->marks && !is_acknowledged; m++)
+            is_acknowledged = client->mark[m].session == deed->session && client->mark[m].epoch == deed->epoch && client->mark[m].counter >= deed->counter;
+        if (is_acknowledged && !is_durable(client, deed)) {
+            snprintf(text, SIM_TEXT_MAX, "%s: execution %" PRIu64 " of session %" PRIu64 " was %s and is not in the store", client->config->name,
+                     deed->counter, deed->session, is_end ? "answered" : "acknowledged");
+            return false;
+        }
+    }
+    return true;
+}
+
+// The recorder's port -------------------------------------------------------------------------------------------------------
+
+static uint32_t port_place(void *self, int device)
+{
+    struct client *client = self;
+    return protocol_place(client->protocol, client->now_ns, device);
+}
+
+static void port_submit(void *self, const struct submission *submission)
+{
+    struct client *client = self;
+    client->config->totals->executions++;
+    deed_add(client, submission->counter, submission->tag, true);
+    protocol_submit(client->protocol, client->now_ns, submission);
+}
+
+static void port_import(void *self, uint32_t place, uint64_t counter, uint32_t from_place, uint64_t from_counter, uint32_t from_output, void *tag)
+{
+    struct client *client = self;
+    deed_add(client, counter, tag, false);
+    protocol_import(client->protocol, client->now_ns, place, counter, from_place, from_counter, from_output, tag);
+}
+
+static void port_release(void *self, uint32_t place, const struct released *released, uint32_t count)
+{
+    struct client *client = self;
+    if (client->protocol != NULL)
+        protocol_release(client->protocol, place, released, count);
+}
+
+// The protocol's port -------------------------------------------------------------------------------------------------------
+
+static uint64_t port_link_open(void *self, const char *address)
+{
+    struct client *client = self;
+    struct io_effect *effect = effects_add(client->effects, IO_LINK_OPEN);
+    effect->link_open.request = ++client->next_request;
+    snprintf(effect->link_open.address, sizeof effect->link_open.address, "%s", address);
+    return client->next_request;
+}
+
+static void port_link_close(void *self, uint64_t link)
+{
+    struct client *client = self;
+    struct attached *at = link_at(client, link);
+    if (at != NULL)
+        *at = (struct attached){0};
+    effects_add(client->effects, IO_LINK_CLOSE)->link_close.link = link;
+}
+
+static void port_send(void *self, uint64_t link, uint16_t message, struct blob *body, struct blob *bulk, uint64_t bulk_offset, uint64_t bulk_bytes,
+                      uint64_t not_after_ns)
+{
+    struct client *client = self;
+    note_sent(client, link, message, body);
+    struct io_effect *effect = effects_add(client->effects, IO_SEND);
+    effect->send.link = link;
+    effect->send.message = message;
+    effect->send.body = body;
+    effect->send.bulk = bulk;
+    effect->send.bulk_offset = bulk_offset;
+    effect->send.bulk_bytes = bulk_bytes;
+    effect->send.not_after_ns = not_after_ns;
+}
+
+static void port_answered(void *self, void *tag, uint32_t output, struct blob *blob, uint64_t offset, uint64_t length)
+{
+    recorder_answered(((struct client *)self)->recorder, tag, output, blob, offset, length);
+}
+
+static void port_executed(void *self, void *tag)
+{
+    deed_is_over(self, tag, true);
+    recorder_executed(((struct client *)self)->recorder, tag);
+}
+
+static void port_failed(void *self, void *tag, enum dj_error error, int64_t node, const char *text)
+{
+    deed_is_over(self, tag, false);
+    recorder_failed(((struct client *)self)->recorder, tag, error, node, text);
+}
+
+static void port_place_lost(void *self, uint32_t place, enum dj_error error, const char *text)
+{
+    recorder_place_lost(((struct client *)self)->recorder, place, error, text);
+}
+
+static void fetching_drop(struct fetching *fetching)
+{
+    if (--fetching->holders > 0)
+        return;
+    recorder_unwant(fetching->client->recorder, fetching->value);
+    free(fetching);
+}
+
+static void port_fetched(void *self, void *tag, enum dj_error error, const char *text, struct blob *blob, uint64_t length)
+{
+    struct client *client = self;
+    struct fetching *fetching = tag;
+    recorder_value_set_coming(fetching->value, false);
+    fetching->is_done = true;
+    fetching->error = error;
+    snprintf(fetching->text, sizeof fetching->text, "%s", text);
+    if (error == DJ_OK && blob != NULL)
+        recorder_value_answer(client->recorder, fetching->value, blob, 0, length);
+    fetching_drop(fetching);
+}
+
+static void port_told(void *self, void *tag, enum dj_error error, const char *text, const void *data, size_t bytes)
+{
+    (void)self, (void)tag, (void)error, (void)text, (void)data, (void)bytes;       // no question is asked
+}
+
+static void open_session(struct client *client)
+{
+    struct protocol_config config = {.incarnation = hash_mix(client->config->seed, client->life * 1000 + ++client->openings), .timeout_ns = CONNECT_NS,
+                                     .first_place = recorder_places(client->recorder), .leaves = recorder_leaves(client->recorder)};
+    snprintf(config.head, sizeof config.head, "%s", client->config->head);
+    snprintf(config.host, sizeof config.host, "%s", client->config->host);
+    snprintf(config.name, sizeof config.name, "%s", client->config->name);
+    snprintf(config.tenant, sizeof config.tenant, "default");
+    struct protocol_port port = {
+        .self = client, .link_open = port_link_open, .link_close = port_link_close, .send = port_send, .answered = port_answered,
+        .executed = port_executed, .failed = port_failed, .place_lost = port_place_lost, .fetched = port_fetched, .told = port_told,
+    };
+    enum dj_error error = protocol_make(&config, &port, &client->protocol);
+    assert(error == DJ_OK);
+    client->phase = PHASE_OPENING;
+    protocol_start(client->protocol, client->now_ns);
+}
+
+static void close_session(struct client *client)
+{
+    struct protocol *protocol = client->protocol;
+    if (protocol == NULL)
+        return;
+    struct protocol_stats stats = protocol_stats(protocol);
+    client->config->totals->resubmissions += stats.resubmissions;
+    client->config->totals->links_lost += stats.links_lost;
+    protocol_free(protocol);
+    client->protocol = NULL;
+    for (uint32_t i = 0; i < LINKS_MAX; i++)
+        if (client->link[i].link != 0)
+            port_link_close(client, client->link[i].link);
+}
+
+// Waiting -------------------------------------------------------------------------------------------------------------------
+
+void client_begin_read(struct client *client, struct value *value)
+{
+    client->reading = value;
+    client->room_until_ns = client->now_ns + ROOM_NS;
+}
+
+void client_begin_flush(struct client *client)
+{
+    client->is_flushing = true;
+    client->room_until_ns = client->now_ns + ROOM_NS;
+}
+
+// DJ_E_BUSY: there is no room yet.
+static enum dj_error flush(struct client *client, struct fault *fault)
+{
+    if (!recorder_has_pending(client->recorder))
+        return DJ_OK;
+    if (protocol_is_full(client->protocol) || protocol_is_relinking(client->protocol))
+        return client->now_ns < client->room_until_ns ? DJ_E_BUSY : fault_set(fault, DJ_E_WINDOW_FULL, "no room in the window for 10 s");
+    return recorder_flush(client->recorder, fault);
+}
+
+static void end_read(struct client *client, enum dj_error error, const char *text)
+{
+    struct value *value = client->reading;
+    client->reading = NULL;
+    if (client->fetching != NULL)
+        fetching_drop(client->fetching);
+    client->fetching = NULL;
+    if (error != DJ_OK)
+        program_failed(client->program, error, text);
+    recorder_unwant(client->recorder, value);
+}
+
+static void copy_out(struct client *client)
+{
+    struct fault fault = {0};
+    size_t bytes = program_read_bytes(client->program);
+    uint8_t *data = malloc(bytes + 1);
+    assert(data != NULL);
+    enum dj_error error = recorder_copy(client->recorder, client->reading, data, bytes, &fault);
+    if (error == DJ_OK)
+        program_read(client->program, data, bytes);
+    client->config->totals->reads += error == DJ_OK;
+    free(data);
+    end_read(client, error, fault.text);
+}
+
+static void begin_fetch(struct client *client)
+{
+    struct fetching *fetching = calloc(1, sizeof *fetching);
+    assert(fetching != NULL);
+    *fetching = (struct fetching){.client = client, .value = client->reading, .holders = 2};
+    recorder_value_retain(client->reading);
+    recorder_value_set_coming(client->reading, true);
+    uint32_t place, output;
+    uint64_t counter;
+    recorder_value_handle(client->reading, &place, &counter, &output);
+    client->fetching = fetching;
+    client->config->totals->fetches++;
+    protocol_fetch(client->protocol, client->now_ns, place, counter, output, fetching);
+}
+
+// True when something happened; the read may be over then.
+static bool read_goes_on(struct client *client)
+{
+    struct fault fault = {0};
+    struct dj_fault why = {0};
+    enum dj_error error;
+    switch (recorder_value_state(client->recorder, client->reading)) {
+    case VALUE_LOCAL:
+    case VALUE_ANSWERED:
+        copy_out(client);
+        return true;
+    case VALUE_FAILED:
+        error = recorder_value_fault(client->recorder, client->reading, &why);
+        end_read(client, error, why.text);
+        return true;
+    case VALUE_RECORDED:
+        error = flush(client, &fault);
+        if (error == DJ_E_BUSY)
+            return false;
+        if (error != DJ_OK)
+            end_read(client, error, fault.text);
+        return true;
+    case VALUE_AT_WORKER:
+        break;
+    }
+    if (client->fetching != NULL && client->fetching->is_done) {
+        memcpy(fault.text, client->fetching->text, sizeof fault.text);
+        error = client->fetching->error == DJ_OK ? DJ_E_MALFORMED : client->fetching->error;
+        end_read(client, error, fault.text);
+        return true;
+    }
+    if (recorder_value_is_coming(client->reading))
+        return false;
+    begin_fetch(client);
+    return true;
+}
+
+static bool flush_goes_on(struct client *client)
+{
+    struct fault fault = {0};
+    enum dj_error error = flush(client, &fault);
+    if (error == DJ_E_BUSY)
+        return false;
+    client->is_flushing = false;
+    if (error == DJ_OK)
+        program_flushed(client->program);
+    else
+        program_failed(client->program, error, fault.text);
+    return true;
+}
+
+// Running -------------------------------------------------------------------------------------------------------------------
+
+static bool opening_goes_on(struct client *client)
+{
+    struct fault fault = {0};
+    enum protocol_state state = protocol_state(client->protocol, &fault);
+    if (state == PROTOCOL_OPENING)
+        return false;
+    if (state == PROTOCOL_READY) {
+        client->phase = PHASE_RUNNING;
+        return true;
+    }
+    client_met_error(client, client->openings >= OPENINGS_MAX ? DJ_E_LIMIT : fault.code, fault.text);
+    close_session(client);
+    client->phase = PHASE_PAUSING;
+    client->wake_ns = client->now_ns + RECONNECT_NS;
+    return false;
+}
+
+static bool ending_goes_on(struct client *client)
+{
+    if (!protocol_is_idle(client->protocol))
+        return false;
+    recorder_flush_releases(client->recorder);
+    protocol_close(client->protocol);
+    client->phase = PHASE_LEAVING;
+    client->wake_ns = client->now_ns + FAREWELL_NS;
+    return false;
+}
+
+// True when there may be more to do at once.
+static bool go_on(struct client *client)
+{
+    switch (client->phase) {
+    case PHASE_OPENING:
+        return opening_goes_on(client);
+    case PHASE_PAUSING:
+        if (client->now_ns >= client->wake_ns)
+            open_session(client);
+        return false;
+    case PHASE_RUNNING:
+        if (client->reading != NULL)
+            return read_goes_on(client);
+        if (client->is_flushing)
+            return flush_goes_on(client);
+        if (client->now_ns < client->wake_ns)
+            return false;
+        client->config->totals->steps++;
+        client->wake_ns = program_step(client->program);
+        if (client->wake_ns == UINT64_MAX)
+            client->phase = PHASE_ENDING;
+        else
+            client->wake_ns += client->now_ns;
+        return true;
+    case PHASE_ENDING:
+        return ending_goes_on(client);
+    case PHASE_LEAVING:
+        if (client->now_ns < client->wake_ns)
+            return false;
+        close_session(client);
+        client->phase = PHASE_FINISHED;
+        client->config->totals->finished++;
+        return false;
+    case PHASE_FINISHED:
+        return false;
+    }
+    return false;
+}
+
+static void handle(struct client *client, struct io_event *event)
+{
+    if (event->kind == IO_LINK_UP) {
+        struct attached *free_place = link_at(client, 0);
+        assert(free_place != NULL);
+        free_place->link = event->link_up.link;
+    } else if (event->kind == IO_LINK_DOWN && event->link_down.link != 0) {
+        struct attached *at = link_at(client, event->link_down.link);
+        if (at != NULL)
+            *at = (struct attached){0};
+    } else if (event->kind == IO_RECV && event->recv.message == WIRE_WATERMARK) {
+        note_watermark(client, event->recv.body);
+    }
+    if (client->protocol != NULL && event->kind != IO_START)
+        protocol_event(client->protocol, client->now_ns, event);
+    else
+        event_drop(event);
+    *event = (struct io_event){0};
+}
+
+static bool client_run(void *self, uint64_t now_ns, struct io_effects *ret)
+{
+    struct client *client = self;
+    client->now_ns = now_ns;
+    client->effects = ret;
+    if (!client->is_started) {
+        client->is_started = true;
+        open_session(client);
+    }
+    for (uint32_t i = 0; i < client->events; i++)
+        handle(client, &client->event[i]);
+    client->events = 0;
+    if (client->protocol != NULL)
+        protocol_tick(client->protocol, now_ns);
+    while (go_on(client)) {
+    }
+    client->effects = &client->silent;
+    return false;
+}
+
+static enum dj_error client_post(void *self, const struct io_event *event)
+{
+    struct client *client = self;
+    if (client->events == client->event_capacity) {
+        client->event_capacity = client->event_capacity == 0 ? EVENTS_FIRST : client->event_capacity * 2;
+        client->event = realloc(client->event, client->event_capacity * sizeof *client->event);
+        assert(client->event != NULL);
+    }
+    client->event[client->events++] = *event;
+    return DJ_OK;
+}
+
+static uint64_t client_deadline_ns(const void *self)
+{
+    const struct client *client = self;
+    if (client->events > 0 || !client->is_started)
+        return 0;
+    uint64_t at = client->protocol == NULL ? UINT64_MAX : protocol_deadline_ns(client->protocol), own = UINT64_MAX;
+    if (client->phase == PHASE_PAUSING || client->phase == PHASE_LEAVING)
+        own = client->wake_ns;
+    else if (client->phase == PHASE_RUNNING)
+        own = client->reading != NULL || client->is_flushing ? client->room_until_ns : client->wake_ns;
+    if (own <= client->now_ns && client->phase == PHASE_RUNNING && (client->reading != NULL || client->is_flushing))
+        own = UINT64_MAX;
+    return own < at ? own : at;
+}
+
+static void client_free(void *self)
+{
+    struct client *client = self;
+    client->effects = &client->silent;
+    recorder_close(client->recorder, DJ_E_CLOSED, "the client is over");
+    if (client->reading != NULL) {
+        if (client->fetching != NULL)
+            fetching_drop(client->fetching);
+        recorder_unwant(client->recorder, client->reading);
+    }
+    close_session(client);
+    program_free(client->program);
+    recorder_free(client->recorder);
+    for (uint32_t i = 0; i < client->events; i++)
+        event_drop(&client->event[i]);
+    effects_free(&client->silent);
+    arena_free(client->arena);
+    free(client->event);
+    free(client->deed);
+    free(client->mark);
+    free(client);
+}
+
+const struct sim_ops client_ops = {.post = client_post, .run = client_run, .deadline_ns = client_deadline_ns, .free = client_free};
+
+void *client_make(struct sim *sim, uint32_t node, uint64_t life, void *config)
+{
+    struct client *client = calloc(1, sizeof *client);
+    assert(client != NULL);
+    *client = (struct client){.sim = sim, .node = node, .config = config, .life = life, .effects = &client->silent};
+    effects_init(&client->silent);
+    client->config->totals->lives++;
+    struct recorder_port port = {.self = client, .place = port_place, .submit = port_submit, .import = port_import, .release = port_release};
+    enum dj_error error = arena_make(4096, 0, &client->arena);
+    if (error == DJ_OK)
+        error = recorder_make(&port, &client->recorder);
+    assert(error == DJ_OK);
+    client->program = program_make(client, hash_mix(client->config->seed, life), client->config->steps, client->config->pool_devices);
+    return client;
+}
+
+bool client_is_finished(const struct client *client) { return client->phase == PHASE_FINISHED; }
+
+void client_say_state(const struct client *client, char *text, size_t bytes)
+{
+    static const char *const names[] = {"opening a session", "pausing", "running", "waiting for its last answers", "leaving", "finished"};
+    const char *wait = client->reading == NULL ? client->is_flushing ? ", waiting for room" : "" : client->fetching != NULL ? ", fetching" : ", reading";
+    snprintf(text, bytes, "%s is %s%s with %u steps to go", client->config->name, names[client->phase], wait, program_steps_left(client->program));
+}
