@@ -126,11 +126,12 @@ static void batch_is_done(struct sim *sim, struct happening *happening)
     struct store_batch *batch = happening->pointer;
     struct io_event event = {.kind = IO_STORE_DONE};
     event.store_done.ticket = happening->number;
-    if (happening->sent != 0)    // a read
-        event.store_done.result = answer(disk, batch);
-    else
+    bool is_read = happening->sent != 0;
+    event.store_done.result = is_read ? answer(disk, batch) : result_make();
+    assert(event.store_done.result != NULL);
+    event.store_done.result->batch = batch;    // back to who asked, of a commit too
+    if (!is_read)
         apply(disk, batch);
-    batch_free(batch);
     sim_deliver(sim, happening->node, &event);
 }
 

@@ -140,7 +140,7 @@ static void mark_crossings(struct recorder *recorder)
 // Nothing of what is left will ever run: its values fail with `error`.
 static void fail_rest(struct recorder *recorder, enum dj_error error, const struct fault *fault)
 {
-    struct exec *cause = exec_make(recorder, 0, 0);
+    struct exec *cause = submitted_make(recorder, 0, 0);
     if (cause != NULL && (cause->fault = calloc(1, sizeof *cause->fault)) != NULL) {
         cause->fault->error = (int32_t)error;
         const char *text = fault != NULL && fault->text[0] != '\0' ? fault->text : dj_error_text(error);
@@ -150,7 +150,7 @@ static void fail_rest(struct recorder *recorder, enum dj_error error, const stru
     for (uint32_t i = 0; i < recorder->nodes; i++)
         if (recorder->node[i]->is_needed && !recorder->node[i]->is_submitted)
             node_poison(recorder, recorder->node[i], cause);
-    exec_drop(recorder, cause);
+    submitted_drop(recorder, cause);
 }
 
 static void nodes_clear(struct recorder *recorder)

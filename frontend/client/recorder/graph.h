@@ -185,8 +185,8 @@ const struct dj_fault *value_fault(const struct recorder *recorder, const struct
 // A value that was lost with its worker and that this process has read becomes a leaf. False: it has not, or has not the memory.
 bool value_revive(struct recorder *recorder, struct value *value);
 void value_fail(struct recorder *recorder, struct value *value, struct exec *cause);    // a pending value becomes one that failed
-struct exec *exec_make(struct recorder *recorder, uint32_t place, uint64_t counter);    // 1 holder; NULL: out of memory
-void exec_drop(struct recorder *recorder, struct exec *exec);               // NULL is allowed
+struct exec *submitted_make(struct recorder *recorder, uint32_t place, uint64_t counter);    // 1 holder; NULL: out of memory
+void submitted_drop(struct recorder *recorder, struct exec *exec);               // NULL is allowed
 struct place_entry *place_entry(struct recorder *recorder, uint32_t place); // NULL: out of memory
 
 // node.c: appending. The inputs' holds pass to the node, also on failure. *out gets the first output with one ref; outs (may be NULL) all.

@@ -150,7 +150,7 @@ static void exec_end(struct recorder *recorder, struct exec *exec)
     struct value *source = exec->source;
     exec->source = NULL;
     value_drop(recorder, source);
-    exec_drop(recorder, exec);
+    submitted_drop(recorder, exec);
 }
 
 void recorder_answered(struct recorder *recorder, void *tag, uint32_t output, struct blob *blob, uint64_t offset, uint64_t length)

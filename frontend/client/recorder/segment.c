@@ -163,12 +163,12 @@ static enum dj_error import(struct recorder *recorder, struct value *value, uint
     if (value->twin != NULL) {
         if (value->twin->place == place && value->twin->fault == NULL && recorder->place[place].fault == NULL)
             return DJ_OK;
-        exec_drop(recorder, value->twin);
+        submitted_drop(recorder, value->twin);
         value->twin = NULL;
     }
-    struct exec *twin = exec_make(recorder, place, ++recorder->counter);
+    struct exec *twin = submitted_make(recorder, place, ++recorder->counter);
     if (twin == NULL || !execs_add(recorder, twin)) {
-        exec_drop(recorder, twin);
+        submitted_drop(recorder, twin);
         return DJ_E_NO_MEMORY;
     }
     twin->source = value_hold(value);
@@ -317,9 +317,9 @@ static enum dj_error collect_answers(struct recorder *recorder, uint32_t first, 
 static enum dj_error exec_begin(struct recorder *recorder, uint32_t first, uint32_t end, uint32_t place, struct plan_entry *entry,
                                 struct exec **ret)
 {
-    struct exec *exec = exec_make(recorder, place, ++recorder->counter);
+    struct exec *exec = submitted_make(recorder, place, ++recorder->counter);
     if (exec == NULL || !execs_add(recorder, exec)) {
-        exec_drop(recorder, exec);
+        submitted_drop(recorder, exec);
         return DJ_E_NO_MEMORY;
     }
     exec->entry = entry;

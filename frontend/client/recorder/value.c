@@ -86,8 +86,8 @@ void value_drop(struct recorder *recorder, struct value *value)
         }
         struct exec *exec = dead->kind == VALUE_HANDLE ? dead->exec : NULL, *twin = dead->twin;
         pool_give(recorder->values, dead);
-        exec_drop(recorder, twin);
-        exec_drop(recorder, exec);
+        submitted_drop(recorder, twin);
+        submitted_drop(recorder, exec);
         dead = next;
     }
 }
@@ -123,8 +123,8 @@ bool value_revive(struct recorder *recorder, struct value *value)
     value->is_counted = false;
     if (value->twin != NULL)
         release_handle(recorder, value->twin, 0);
-    exec_drop(recorder, value->twin);
-    exec_drop(recorder, value->exec);
+    submitted_drop(recorder, value->twin);
+    submitted_drop(recorder, value->exec);
     value->twin = value->exec = NULL;
     value->leaf = leaf;
     value->kind = VALUE_LEAF;
@@ -144,7 +144,7 @@ void value_fail(struct recorder *recorder, struct value *value, struct exec *cau
     cause->holders++;
 }
 
-struct exec *exec_make(struct recorder *recorder, uint32_t place, uint64_t counter)
+struct exec *submitted_make(struct recorder *recorder, uint32_t place, uint64_t counter)
 {
     struct exec *exec = pool_take(recorder->execs);
     if (exec == NULL)
@@ -155,7 +155,7 @@ struct exec *exec_make(struct recorder *recorder, uint32_t place, uint64_t count
     return exec;
 }
 
-void exec_drop(struct recorder *recorder, struct exec *exec)
+void submitted_drop(struct recorder *recorder, struct exec *exec)
 {
     if (exec == NULL)
         return;
