@@ -16,7 +16,8 @@ static void tell(struct head *head, uint64_t link, uint64_t request, const void 
     struct wire_told told = {.request = request, .data = data, .data_bytes = (uint32_t)bytes};
 
     if (bytes > ANSWER_BYTES_MAX) {
-        head_reply_failed(head, link, request, DJ_E_LIMIT, "the answer has %zu bytes, at most %d can be sent", bytes, ANSWER_BYTES_MAX);
+        head_reply_failed(head, link, request, DJ_E_LIMIT, "the answer has %zu bytes, at most %d can be sent", bytes,
+                          ANSWER_BYTES_MAX);
         return;
     }
     head_send(head, link, WIRE_TOLD, wire_told_encode(&told));
@@ -35,7 +36,10 @@ static void tell_json(struct head *head, const struct head_link *link, uint64_t 
     cJSON_free(text);
 }
 
-static void add_number(cJSON *object, const char *key, uint64_t value) { cJSON_AddNumberToObject(object, key, (double)value); }
+static void add_number(cJSON *object, const char *key, uint64_t value)
+{
+    cJSON_AddNumberToObject(object, key, (double)value);
+}
 
 // Numbers of 64 bits that are names, not quantities, are written as hexadecimal text: JSON's numbers lose bits above 2^53.
 static void add_id(cJSON *object, const char *key, uint64_t value)
@@ -156,7 +160,8 @@ static void add_plan_summary(cJSON *json, const struct head_plan *plan)
     add_number(json, "executions", plan->executions);
     bool is_annotated = plan->arena != NULL;
     cJSON_AddStringToObject(json, "phase", phase_name(is_annotated ? (enum srg_phase)plan->annotations.phase : PHASE_UNKNOWN));
-    cJSON_AddStringToObject(json, "modality", modality_name(is_annotated ? (enum srg_modality)plan->annotations.modality : MODALITY_UNKNOWN));
+    cJSON_AddStringToObject(json, "modality",
+                            modality_name(is_annotated ? (enum srg_modality)plan->annotations.modality : MODALITY_UNKNOWN));
     add_number(json, "confidence", is_annotated ? plan->annotations.confidence : 0);
     cJSON_AddBoolToObject(json, "annotated", is_annotated);
     if (plan->warning[0] != '\0')
@@ -283,9 +288,11 @@ static void ask_about_plan(struct head *head, const struct head_link *link, cons
     struct head_plan *plan = find_plan(head, ask->argument, &is_ambiguous);
 
     if (plan == NULL || ask->argument[0] == '\0')
-        head_reply_failed(head, link->link, ask->request, DJ_E_NOT_FOUND, "no plan's id begins with \"%s\"; list them with djinn plan", ask->argument);
+        head_reply_failed(head, link->link, ask->request, DJ_E_NOT_FOUND,
+                          "no plan's id begins with \"%s\"; list them with djinn plan", ask->argument);
     else if (is_ambiguous)
-        head_reply_failed(head, link->link, ask->request, DJ_E_INVALID, "several plans' ids begin with \"%s\"; give more digits", ask->argument);
+        head_reply_failed(head, link->link, ask->request, DJ_E_INVALID, "several plans' ids begin with \"%s\"; give more digits",
+                          ask->argument);
     else if (strcmp(ask->verb, "srg") == 0)
         tell_srg(head, link, ask->request, plan);
     else
@@ -314,5 +321,6 @@ void admin_ask(struct head *head, struct head_link *link, const struct wire_ask 
     else if (strcmp(ask->verb, "stop") == 0)
         stop_begin(head, link, ask->request);
     else
-        head_reply_failed(head, link->link, ask->request, DJ_E_NOT_FOUND, "the head cannot answer \"%s\"; it knows status, plans, plan, srg and stop", ask->verb);
+        head_reply_failed(head, link->link, ask->request, DJ_E_NOT_FOUND,
+                          "the head cannot answer \"%s\"; it knows status, plans, plan, srg and stop", ask->verb);
 }

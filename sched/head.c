@@ -90,7 +90,8 @@ static enum dj_error start_commit(struct head *head, const struct store_result *
         memcpy(&last, result->entry[0].value->data, sizeof last);
     head->generation = last + 1;
     struct store_batch *batch = batch_make();
-    struct store_item *item = batch == NULL ? NULL : batch_add(batch, STORE_PUT, STORE_META, key_generation, strlen(key_generation));
+    struct store_item *item = batch == NULL ? NULL
+                                            : batch_add(batch, STORE_PUT, STORE_META, key_generation, strlen(key_generation));
     if (item == NULL || (item->value = blob_copy(&head->generation, sizeof head->generation)) == NULL)
         return DJ_E_NO_MEMORY;
     item->value_bytes = sizeof head->generation;
@@ -141,11 +142,8 @@ static void learn_stored(struct head *head, enum store_table table, const struct
                 plan->executions++;
         }
         break;
-    case STORE_SESSION:
-        head->sessions_stored++;
-        break;
-    default:
-        break;
+    case STORE_SESSION: head->sessions_stored++; break;
+    default: break;
     }
 }
 
@@ -187,13 +185,16 @@ static void take_hello(struct head *head, struct head_link *link, const struct w
     char why[256];
 
     if (hello->version != WIRE_VERSION) {
-        snprintf(why, sizeof why, "the head (djinn %s) speaks protocol version %d, the other side (djinn %s) version %u; use the same djinn on both sides",
-                 head->config.version, WIRE_VERSION, hello->build, hello->version);
+        snprintf(
+            why, sizeof why,
+            "the head (djinn %s) speaks protocol version %d, the other side (djinn %s) version %u; use the same djinn on both sides",
+            head->config.version, WIRE_VERSION, hello->build, hello->version);
         refuse_link(head, link, DJ_E_VERSION, why);
         return;
     }
     if (!hash128_is_zero(head->config.token) && !hash128_equal(hello->token, head->config.token)) {
-        refuse_link(head, link, DJ_E_TOKEN, "the token does not match the head's; set DJINN_TOKEN to the contents of the head's token file");
+        refuse_link(head, link, DJ_E_TOKEN,
+                    "the token does not match the head's; set DJINN_TOKEN to the contents of the head's token file");
         return;
     }
     if (hello->role != ROLE_CLIENT && hello->role != ROLE_WORKER && hello->role != ROLE_ADMIN) {
@@ -201,22 +202,23 @@ static void take_hello(struct head *head, struct head_link *link, const struct w
         return;
     }
     link->role = hello->role;
-    struct wire_hello_ok ok = {.version = WIRE_VERSION, .role = ROLE_HEAD, .incarnation = head->config.incarnation, .generation = head->generation};
+    struct wire_hello_ok ok = {
+        .version = WIRE_VERSION, .role = ROLE_HEAD, .incarnation = head->config.incarnation, .generation = head->generation};
     snprintf(ok.build, sizeof ok.build, "%s", head->config.version);
     head_send(head, link->link, WIRE_HELLO_OK, wire_hello_ok_encode(&ok));
 }
 
 // Decodes body into `name`, or refuses the link.
-#define TAKE(name, role_needed, call)                                                                      \
-    {                                                                                                      \
-        struct wire_##name said;                                                                           \
-        if (link->role != (role_needed) && (role_needed) != 0)                                             \
-            return DJ_E_UNEXPECTED;                                                                        \
-        enum dj_error error = wire_##name##_decode(body->data, body->bytes, head->arena, &said);           \
-        if (error != DJ_OK)                                                                                \
-            return error;                                                                                  \
-        call;                                                                                              \
-        return DJ_OK;                                                                                      \
+#define TAKE(name, role_needed, call) \
+    { \
+        struct wire_##name said; \
+        if (link->role != (role_needed) && (role_needed) != 0) \
+            return DJ_E_UNEXPECTED; \
+        enum dj_error error = wire_##name##_decode(body->data, body->bytes, head->arena, &said); \
+        if (error != DJ_OK) \
+            return error; \
+        call; \
+        return DJ_OK; \
     }
 
 static enum dj_error take_worker_message(struct head *head, struct head_link *link, uint16_t message, const struct blob *body)
@@ -230,7 +232,8 @@ static enum dj_error take_worker_message(struct head *head, struct head_link *li
     }
 }
 
-static enum dj_error take_message(struct head *head, struct head_link *link, uint16_t message, const struct blob *body, struct blob *bulk)
+static enum dj_error take_message(struct head *head, struct head_link *link, uint16_t message, const struct blob *body,
+                                  struct blob *bulk)
 {
     if (link->role == 0 && message != WIRE_HELLO)
         return DJ_E_UNEXPECTED;
@@ -238,7 +241,9 @@ static enum dj_error take_message(struct head *head, struct head_link *link, uin
         return DJ_E_CLOSED;
     switch (message) {
     case WIRE_HELLO: TAKE(hello, 0, take_hello(head, link, &said))
-    case WIRE_PING: TAKE(ping, 0, struct wire_pong pong = {.number = said.number}; head_send(head, link->link, WIRE_PONG, wire_pong_encode(&pong)))
+    case WIRE_PING:
+        TAKE(ping, 0, struct wire_pong pong = {.number = said.number};
+             head_send(head, link->link, WIRE_PONG, wire_pong_encode(&pong)))
     case WIRE_PONG: TAKE(pong, 0, leaf_continue(head, link, said.number))
     case WIRE_JOIN: TAKE(join, ROLE_WORKER, worker_join(head, link, &said))
     case WIRE_JOURNAL: TAKE(journal, 0, journal_take(head, link, &said))
@@ -248,7 +253,8 @@ static enum dj_error take_message(struct head *head, struct head_link *link, uin
     case WIRE_LOCATE: TAKE(locate, 0, leaf_locate(head, link, &said))
     case WIRE_SESSION_OPEN: TAKE(session_open, ROLE_CLIENT, session_open(head, link, &said))
     case WIRE_GRANT_ASK: TAKE(grant_ask, ROLE_CLIENT, session_grant_ask(head, link, &said))
-    case WIRE_SESSION_CLOSE: TAKE(session_close, ROLE_CLIENT, (void)said; if (link->session != NULL) session_close(head, link->session))
+    case WIRE_SESSION_CLOSE:
+        TAKE(session_close, ROLE_CLIENT, (void)said; if (link->session != NULL) session_close(head, link->session))
     case WIRE_ASK: TAKE(ask, 0, admin_ask(head, link, &said))
     default: return link->worker == NULL ? DJ_E_UNEXPECTED : take_worker_message(head, link, message, body);
     }
@@ -274,8 +280,9 @@ static void receive(struct head *head, uint64_t link_id, uint16_t message, struc
 static void serve(struct head *head)
 {
     head->phase = HEAD_SERVING;
-    log_write(LOG_INFO, "head", "serving generation=%llu plans=%u leaves=%u executions=%llu", (unsigned long long)head->generation,
-              map_count(head->plans), head->leaves_stored, (unsigned long long)head->executions_stored);
+    log_write(LOG_INFO, "head", "serving generation=%llu plans=%u leaves=%u executions=%llu",
+              (unsigned long long)head->generation, map_count(head->plans), head->leaves_stored,
+              (unsigned long long)head->executions_stored);
     for (uint32_t i = 0; i < head->parked_count; i++)
         receive(head, head->parked[i].link, head->parked[i].message, head->parked[i].body, head->parked[i].bulk);
     head->parked_count = 0;
@@ -294,8 +301,8 @@ static void take_recv(struct head *head, const struct io_event *event)
         head_close(head, event->recv.link);
         return;
     }
-    head->parked[head->parked_count++] =
-        (struct parked){.link = event->recv.link, .message = event->recv.message, .body = event->recv.body, .bulk = event->recv.bulk};
+    head->parked[head->parked_count++] = (struct parked){
+        .link = event->recv.link, .message = event->recv.message, .body = event->recv.body, .bulk = event->recv.bulk};
 }
 
 // Links --------------------------------------------------------------------------------------------------------------
@@ -336,7 +343,8 @@ void head_close(struct head *head, uint64_t link)
 
 // Events -------------------------------------------------------------------------------------------------------------
 
-static enum dj_error start_done(struct head *head, enum ticket_kind kind, uint32_t table, enum dj_error error, const struct store_result *result)
+static enum dj_error start_done(struct head *head, enum ticket_kind kind, uint32_t table, enum dj_error error,
+                                const struct store_result *result)
 {
     if (error != DJ_OK) {
         log_write(LOG_ERROR, "head", "cannot start from the store: %s", dj_error_text(error));
@@ -448,8 +456,10 @@ static enum dj_error head_start(struct actor *self, void *state, const void *arg
     head->self = self;
     head->config = *(const struct head_config *)argument;
     head->started_ns = actor_now_ns(self);
-    if ((error = arena_make(1 << 16, 64 << 20, &head->arena)) != DJ_OK || (error = map_make(HEAD_LINKS_MAX, &head->links)) != DJ_OK ||
-        (error = map_make(HEAD_SESSIONS_MAX, &head->sessions)) != DJ_OK || (error = map_make(HEAD_PLANS_MAX, &head->plans)) != DJ_OK ||
+    if ((error = arena_make(1 << 16, 64 << 20, &head->arena)) != DJ_OK ||
+        (error = map_make(HEAD_LINKS_MAX, &head->links)) != DJ_OK ||
+        (error = map_make(HEAD_SESSIONS_MAX, &head->sessions)) != DJ_OK ||
+        (error = map_make(HEAD_PLANS_MAX, &head->plans)) != DJ_OK ||
         (error = map_make(HEAD_LEAVES_MAX, &head->leaves)) != DJ_OK || (error = map_make(1 << 16, &head->tickets)) != DJ_OK ||
         (error = map_make(HEAD_TRANSFERS_MAX, &head->transfers)) != DJ_OK ||
         (error = record_scratch_make(&head->scratch)) != DJ_OK)
@@ -471,7 +481,10 @@ static void end_map(struct map *map, void (*end)(void *value))
     map_free(map);
 }
 
-static void end_plan(void *value) { plans_forget(value); }
+static void end_plan(void *value)
+{
+    plans_forget(value);
+}
 
 static void end_leaf(void *value)
 {

@@ -7,7 +7,8 @@
 #include "core/base/log.h"
 #include "sched/state.h"
 
-static enum dj_error add_record(struct head *head, struct store_batch *batch, const struct record *record, const uint8_t *bytes, size_t length)
+static enum dj_error add_record(struct head *head, struct store_batch *batch, const struct record *record, const uint8_t *bytes,
+                                size_t length)
 {
     static const enum store_table table_of[] = {[RECORD_PLAN] = STORE_PLAN, [RECORD_EXECUTION] = STORE_EXECUTION};
     uint8_t key[RECORD_KEY_MAX];
@@ -39,8 +40,8 @@ static void mark(struct head_ticket *ticket, struct exec_id id)
 }
 
 // Reads all records of the message into `batch`; learns what the head wants to know of them.
-static enum dj_error read_records(struct head *head, const struct head_link *link, const struct wire_journal *journal, struct store_batch *batch,
-                                  struct head_ticket *ticket)
+static enum dj_error read_records(struct head *head, const struct head_link *link, const struct wire_journal *journal,
+                                  struct store_batch *batch, struct head_ticket *ticket)
 {
     struct reader reader = reader_make(journal->records, journal->records_bytes);
     struct record record;
@@ -50,7 +51,7 @@ static enum dj_error read_records(struct head *head, const struct head_link *lin
         enum dj_error error = record_read(&reader, &head->scratch, &record);
         if (error == DJ_OK && record.kind != RECORD_PLAN && record.kind != RECORD_EXECUTION && record.kind != RECORD_LEAF)
             error = DJ_E_MALFORMED;
-        if (error == DJ_OK && record.kind != RECORD_LEAF)       // leaves come with their bytes, by LEAF_OFFER
+        if (error == DJ_OK && record.kind != RECORD_LEAF)    // leaves come with their bytes, by LEAF_OFFER
             error = add_record(head, batch, &record, start, (size_t)(reader.at - start));
         if (error != DJ_OK)
             return error;

@@ -71,8 +71,9 @@ static void commit_leaf(struct head *head, struct head_leaf *leaf, uint64_t link
 {
     uint8_t key[RECORD_KEY_MAX];
     struct store_batch *batch = batch_make();
-    struct store_item *item =
-        batch == NULL ? NULL : batch_add(batch, STORE_PUT_IF_ABSENT, STORE_LEAF, key, record_key_leaf(leaf->content, key));
+    struct store_item *item = batch == NULL
+                                  ? NULL
+                                  : batch_add(batch, STORE_PUT_IF_ABSENT, STORE_LEAF, key, record_key_leaf(leaf->content, key));
 
     if (item == NULL) {
         batch_free(batch);
@@ -96,11 +97,12 @@ void leaf_data(struct head *head, struct head_link *link, const struct wire_leaf
     if (leaf == NULL || leaf->from_link != link->link || leaf->is_stored)
         return;
     if (leaf->assembly != NULL && leaf->assembled_bytes == leaf->bytes)
-        return;                         // all of it is here, and on its way into the store
+        return;    // all of it is here, and on its way into the store
     if (leaf->assembly == NULL) {
         if (data->offset != 0 || data->bytes != leaf->bytes || head->assembly_bytes + leaf->bytes > HEAD_ASSEMBLY_BYTES_MAX ||
             (leaf->assembly = blob_make(leaf->bytes)) == NULL) {
-            head_reply_failed(head, link->link, 0, DJ_E_NO_MEMORY, "the head cannot take a leaf of %" PRIu64 " bytes", data->bytes);
+            head_reply_failed(head, link->link, 0, DJ_E_NO_MEMORY, "the head cannot take a leaf of %" PRIu64 " bytes",
+                              data->bytes);
             leaf->from_link = 0;
             return;
         }
@@ -133,7 +135,8 @@ void leaf_stored(struct head *head, struct head_ticket *ticket, enum dj_error er
     uint64_t bytes = leaf->bytes;
     drop_assembly(head, leaf);
     if (error != DJ_OK) {
-        head_reply_failed(head, ticket->link, 0, error, "the store cannot take a leaf of %" PRIu64 " bytes: %s", bytes, dj_error_text(error));
+        head_reply_failed(head, ticket->link, 0, error, "the store cannot take a leaf of %" PRIu64 " bytes: %s", bytes,
+                          dj_error_text(error));
         return;
     }
     leaf->is_stored = true;
@@ -187,7 +190,8 @@ static bool send_piece(struct head *head, struct head_transfer *transfer)
         end_transfer(head, transfer);
         return false;
     }
-    actor_send(head->self, transfer->link, WIRE_LEAF_DATA, body, piece > 0 ? blob_hold(transfer->value) : NULL, transfer->sent_bytes, piece, 0);
+    actor_send(head->self, transfer->link, WIRE_LEAF_DATA, body, piece > 0 ? blob_hold(transfer->value) : NULL,
+               transfer->sent_bytes, piece, 0);
     transfer->sent_bytes += piece;
     if (is_last)
         end_transfer(head, transfer);
@@ -206,7 +210,8 @@ void leaf_read_done(struct head *head, struct head_ticket *ticket, enum dj_error
     if (error == DJ_OK && !hash128_equal(hash128(value->data, value->bytes), ticket->hash))
         error = DJ_E_STORE_CORRUPT;
     if (error != DJ_OK) {
-        head_reply_failed(head, ticket->link, ticket->request, error, "the store cannot give this leaf: %s", dj_error_text(error));
+        head_reply_failed(head, ticket->link, ticket->request, error, "the store cannot give this leaf: %s",
+                          dj_error_text(error));
         return;
     }
     struct head_transfer *transfer = calloc(1, sizeof *transfer);
@@ -215,7 +220,8 @@ void leaf_read_done(struct head *head, struct head_ticket *ticket, enum dj_error
         head_reply_failed(head, ticket->link, ticket->request, DJ_E_BUSY, "the head sends as many leaves as it may");
         return;
     }
-    *transfer = (struct head_transfer){.id = ++head->next_transfer, .link = ticket->link, .content = ticket->hash, .value = blob_hold(value)};
+    *transfer = (struct head_transfer){
+        .id = ++head->next_transfer, .link = ticket->link, .content = ticket->hash, .value = blob_hold(value)};
     bool has_more = true;
     for (int i = 0; i < TRANSFER_PIECES && has_more; i++)
         has_more = send_piece(head, transfer);

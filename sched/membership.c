@@ -97,9 +97,10 @@ void worker_join(struct head *head, struct head_link *link, const struct wire_jo
         return;
     }
     struct head_worker *old = find_named(head, join->name);
-    if (old != NULL && old->incarnation != join->incarnation && old->link != 0 && actor_now_ns(head->self) - old->last_heard_ns < HEAD_LEASE_NS &&
-        old->pid != join->pid) {
-        head_reply_failed(head, link->link, 0, DJ_E_INVALID, "another worker named %s is alive here; start this one with another --name", join->name);
+    if (old != NULL && old->incarnation != join->incarnation && old->link != 0 &&
+        actor_now_ns(head->self) - old->last_heard_ns < HEAD_LEASE_NS && old->pid != join->pid) {
+        head_reply_failed(head, link->link, 0, DJ_E_INVALID,
+                          "another worker named %s is alive here; start this one with another --name", join->name);
         head_close(head, link->link);
         return;
     }
@@ -110,7 +111,8 @@ void worker_join(struct head *head, struct head_link *link, const struct wire_jo
     struct head_worker *worker = slot == HEAD_WORKERS_MAX ? NULL : fill(link, join, actor_now_ns(head->self));
     if (worker == NULL || !take_devices(head, worker)) {
         free(worker);
-        head_reply_failed(head, link->link, 0, DJ_E_LIMIT, "this head serves at most %d workers with %d devices", HEAD_WORKERS_MAX, HEAD_DEVICES_MAX);
+        head_reply_failed(head, link->link, 0, DJ_E_LIMIT, "this head serves at most %d workers with %d devices",
+                          HEAD_WORKERS_MAX, HEAD_DEVICES_MAX);
         head_close(head, link->link);
         return;
     }
@@ -118,10 +120,12 @@ void worker_join(struct head *head, struct head_link *link, const struct wire_jo
     head->worker[slot] = worker;
     link->worker = worker;
 
-    struct wire_joined joined = {.worker = worker->id, .generation = head->generation, .lease_ns = HEAD_LEASE_NS, .heartbeat_ns = HEAD_HEARTBEAT_NS};
+    struct wire_joined joined = {
+        .worker = worker->id, .generation = head->generation, .lease_ns = HEAD_LEASE_NS, .heartbeat_ns = HEAD_HEARTBEAT_NS};
     head_send(head, link->link, WIRE_JOINED, wire_joined_encode(&joined));
     remember(head, worker);
-    log_write(LOG_INFO, "head", "worker joined name=%s id=%u devices=%u address=%s", worker->name, worker->id, worker->devices, worker->address_tcp);
+    log_write(LOG_INFO, "head", "worker joined name=%s id=%u devices=%u address=%s", worker->name, worker->id, worker->devices,
+              worker->address_tcp);
 }
 
 void worker_heard(struct head *head, struct head_worker *worker, const struct wire_heartbeat *beat)

@@ -17,11 +17,13 @@ static bool is_better(const struct head_worker *a, const struct head_worker *b)
     return a->load.executions != b->load.executions ? a->load.executions < b->load.executions : a->id < b->id;
 }
 
-static struct head_worker *named_device(struct head *head, int64_t index, uint32_t *ret_device, enum dj_error *ret_error, char reason[REASON_MAX])
+static struct head_worker *named_device(struct head *head, int64_t index, uint32_t *ret_device, enum dj_error *ret_error,
+                                        char reason[REASON_MAX])
 {
     if (index >= (int64_t)head->devices || head->device[index] == NULL) {
         *ret_error = DJ_E_NO_DEVICE;
-        snprintf(reason, REASON_MAX, "there is no remote_accelerator:%lld; the pool has %u devices", (long long)index, head->devices);
+        snprintf(reason, REASON_MAX, "there is no remote_accelerator:%lld; the pool has %u devices", (long long)index,
+                 head->devices);
         return NULL;
     }
     *ret_device = (uint32_t)index;
@@ -29,8 +31,8 @@ static struct head_worker *named_device(struct head *head, int64_t index, uint32
     return head->device[index];
 }
 
-struct head_worker *placement_choose(struct head *head, const struct head_session *session, int64_t device_index, uint32_t *ret_device,
-                                     enum dj_error *ret_error, char reason[REASON_MAX])
+struct head_worker *placement_choose(struct head *head, const struct head_session *session, int64_t device_index,
+                                     uint32_t *ret_device, enum dj_error *ret_error, char reason[REASON_MAX])
 {
     struct head_worker *best = NULL;
     uint32_t workers = 0;
@@ -54,7 +56,8 @@ struct head_worker *placement_choose(struct head *head, const struct head_sessio
     }
     if (best == NULL) {
         *ret_error = DJ_E_NO_WORKER;
-        snprintf(reason, REASON_MAX, "no worker is connected to the head; start one: djinn start --worker --head %.64s", head->config.address);
+        snprintf(reason, REASON_MAX, "no worker is connected to the head; start one: djinn start --worker --head %.64s",
+                 head->config.address);
         return NULL;
     }
     *ret_device = best->first_device;

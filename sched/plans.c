@@ -145,7 +145,8 @@ static void note_words(struct head_plan *plan, const struct record_execution *re
     plan->keep = keep;
 }
 
-static void note_run(struct head *head, struct head_plan *plan, const struct record_execution *record, const struct head_worker *worker)
+static void note_run(struct head *head, struct head_plan *plan, const struct record_execution *record,
+                     const struct head_worker *worker)
 {
     struct plan_run *run = NULL;
 

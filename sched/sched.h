@@ -18,8 +18,8 @@ enum {
     HEAD_PLANS_MAX = 1 << 16,
     HEAD_LEAVES_MAX = 1 << 20,
     HEAD_LINKS_MAX = 1 << 16,
-    HEAD_PARKED_MAX = 1024,             // messages that wait while the head is STARTING
-    HEAD_TRANSFERS_MAX = 4096,          // leaves on their way out of the store
+    HEAD_PARKED_MAX = 1024,       // messages that wait while the head is STARTING
+    HEAD_TRANSFERS_MAX = 4096,    // leaves on their way out of the store
 };
 #define HEAD_LEASE_NS ((uint64_t)4000000000)
 #define HEAD_HEARTBEAT_NS ((uint64_t)500000000)
@@ -30,11 +30,11 @@ enum {
 enum head_verb { HEAD_STOP = 1 };
 
 struct head_config {
-    char address[128];                  // as people should write it: "127.0.0.1:7070"
+    char address[128];    // as people should write it: "127.0.0.1:7070"
     char version[32];
-    struct hash128 token;               // zero: none asked for
-    uint64_t incarnation;               // random, by the composition root
-    int64_t wall_offset_ns;             // wall clock minus the driver's clock
+    struct hash128 token;      // zero: none asked for
+    uint64_t incarnation;      // random, by the composition root
+    int64_t wall_offset_ns;    // wall clock minus the driver's clock
     uint32_t pid;
 };
 

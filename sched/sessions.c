@@ -14,8 +14,11 @@ enum { SESSION_NO_DEVICE = -2 };
 // head's incarnation and the session, by XXH3 with a secret state.
 static struct hash128 make_secret(const struct head *head, uint64_t session, uint32_t epoch, uint32_t worker)
 {
-    struct { struct hash128 token; uint64_t incarnation, generation, session; uint32_t epoch, worker; } material = {
-        head->config.token, head->config.incarnation, head->generation, session, epoch, worker};
+    struct {
+        struct hash128 token;
+        uint64_t incarnation, generation, session;
+        uint32_t epoch, worker;
+    } material = {head->config.token, head->config.incarnation, head->generation, session, epoch, worker};
     return hash128(&material, sizeof material);
 }
 
@@ -40,10 +43,19 @@ static void send_grant(struct head *head, const struct head_session *session, co
 {
     const struct head_worker *worker = grant->worker;
     const struct wire_device *device = &worker->device[grant->device_index - worker->first_device];
-    struct wire_grant wire = {.device_index = grant->device_index, .worker = worker->id, .incarnation = worker->incarnation, .secret = grant->secret,
-                              .ops = device->ops, .ops_bytes = device->ops_bytes};
-    struct wire_session_grant message = {.request = grant->request, .session = session->id, .epoch = session->epoch, .generation = head->generation,
-                                         .pool_devices = head->devices, .grants = &wire, .grants_count = 1};
+    struct wire_grant wire = {.device_index = grant->device_index,
+                              .worker = worker->id,
+                              .incarnation = worker->incarnation,
+                              .secret = grant->secret,
+                              .ops = device->ops,
+                              .ops_bytes = device->ops_bytes};
+    struct wire_session_grant message = {.request = grant->request,
+                                         .session = session->id,
+                                         .epoch = session->epoch,
+                                         .generation = head->generation,
+                                         .pool_devices = head->devices,
+                                         .grants = &wire,
+                                         .grants_count = 1};
 
     snprintf(wire.name, sizeof wire.name, "%s", worker->name);
     snprintf(wire.address_unix, sizeof wire.address_unix, "%s", worker->address_unix);
@@ -68,7 +80,8 @@ static void grant_device(struct head *head, struct head_session *session, uint64
     while (place < session->grants && session->grant[place].worker != NULL && session->grant[place].device_index != device)
         place++;
     if (place == GRANTS_PER_SESSION_MAX) {
-        head_reply_failed(head, session->link, request, DJ_E_LIMIT, "a session may use at most %d devices", GRANTS_PER_SESSION_MAX);
+        head_reply_failed(head, session->link, request, DJ_E_LIMIT, "a session may use at most %d devices",
+                          GRANTS_PER_SESSION_MAX);
         return;
     }
     struct head_grant *grant = &session->grant[place];
@@ -128,7 +141,8 @@ void session_open(struct head *head, struct head_link *link, const struct wire_s
     struct head_session *session = is_resumed ? session_resume(head, link, open)
                                               : session_make(head, head->generation << 32 | (head->next_session + 1), 1, open);
     if (session == NULL && is_resumed) {
-        head_reply_failed(head, link->link, open->request, DJ_E_SESSION_UNKNOWN, "session %llu is over", (unsigned long long)open->session);
+        head_reply_failed(head, link->link, open->request, DJ_E_SESSION_UNKNOWN, "session %llu is over",
+                          (unsigned long long)open->session);
         return;
     }
     if (session == NULL) {
@@ -156,7 +170,8 @@ void session_grant_ask(struct head *head, struct head_link *link, const struct w
     struct head_session *session = link->session;
 
     if (session == NULL || session->id != ask->session || session->epoch != ask->epoch) {
-        head_reply_failed(head, link->link, ask->request, DJ_E_SESSION_UNKNOWN, "this connection has no session %llu", (unsigned long long)ask->session);
+        head_reply_failed(head, link->link, ask->request, DJ_E_SESSION_UNKNOWN, "this connection has no session %llu",
+                          (unsigned long long)ask->session);
         return;
     }
     grant_device(head, session, ask->request, ask->device_index);
@@ -215,7 +230,8 @@ void session_worker_gone(struct head *head, struct head_worker *worker)
             if (grant->worker != worker)
                 continue;
             if (grant->request != 0 && session->link != 0)
-                head_reply_failed(head, session->link, grant->request, DJ_E_WORKER_LOST, "worker %s died before it could take the session", worker->name);
+                head_reply_failed(head, session->link, grant->request, DJ_E_WORKER_LOST,
+                                  "worker %s died before it could take the session", worker->name);
             grant->worker = NULL;
             grant->request = 0;
         }

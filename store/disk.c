@@ -39,7 +39,7 @@ struct disk {
     int lock_fd;
     bool is_synced;
     bool has_new_files;
-    uint64_t temporary;                 // counts temporary file names
+    uint64_t temporary;    // counts temporary file names
     char path[PATH_BYTES_MAX];
 };
 
@@ -98,14 +98,16 @@ static enum dj_error lock_folder(struct disk *disk, struct fault *fault)
     if (disk->lock_fd < 0)
         return fault_set(fault, error_of(errno), "cannot open %s: %s; name another folder with --state", path, strerror(errno));
     if (flock(disk->lock_fd, LOCK_EX | LOCK_NB) != 0)
-        return fault_set(fault, DJ_E_BUSY, "another head uses the state folder %s; stop it (djinn stop), or name another folder with --state",
+        return fault_set(fault, DJ_E_BUSY,
+                         "another head uses the state folder %s; stop it (djinn stop), or name another folder with --state",
                          disk->path);
     return DJ_OK;
 }
 
 // Blob files ---------------------------------------------------------------------------------------------------------
 
-static void file_path(const struct disk *disk, const struct store_item *item, char path[PATH_BYTES_MAX + 160], size_t folder_length[1])
+static void file_path(const struct disk *disk, const struct store_item *item, char path[PATH_BYTES_MAX + 160],
+                      size_t folder_length[1])
 {
     char hex[2 * STORE_KEY_MAX + 1];
 
@@ -227,13 +229,17 @@ static enum dj_error check_schema(struct disk *disk, struct fault *fault)
             memcpy(&found, value.mv_data, sizeof found);
         if (code == MDB_KEYEXIST && found != STORE_SCHEMA_VERSION) {
             mdb_txn_abort(txn);
-            return fault_set(fault, DJ_E_STORE_VERSION,
-                             "the state folder %s was written with schema version %u, this program uses %d; use the djinn that wrote it, "
-                             "or name another folder with --state", disk->path, found, STORE_SCHEMA_VERSION);
+            return fault_set(
+                fault, DJ_E_STORE_VERSION,
+                "the state folder %s was written with schema version %u, this program uses %d; use the djinn that wrote it, "
+                "or name another folder with --state",
+                disk->path, found, STORE_SCHEMA_VERSION);
         }
         code = mdb_txn_commit(txn);
     }
-    return code == 0 ? DJ_OK : fault_set(fault, error_of(code), "cannot write to the state folder %s: %s", disk->path, mdb_strerror(code));
+    return code == 0
+               ? DJ_OK
+               : fault_set(fault, error_of(code), "cannot write to the state folder %s: %s", disk->path, mdb_strerror(code));
 }
 
 static enum dj_error open_environment(struct disk *disk, const struct store_config *config, struct fault *fault)
@@ -339,14 +345,10 @@ static int apply(struct disk *disk, MDB_txn *txn, const struct store_item *item)
 
     switch (item->verb) {
     case STORE_PUT:
-    case STORE_PUT_IF_ABSENT:
-        return put(disk, txn, item);
-    case STORE_DELETE:
-        code = mdb_del(txn, disk->dbi[item->table], &key, NULL);
-        return code == MDB_NOTFOUND ? 0 : code;
+    case STORE_PUT_IF_ABSENT: return put(disk, txn, item);
+    case STORE_DELETE: code = mdb_del(txn, disk->dbi[item->table], &key, NULL); return code == MDB_NOTFOUND ? 0 : code;
     case STORE_GET:
-    case STORE_SCAN:
-        break;
+    case STORE_SCAN: break;
     }
     return EINVAL;
 }
@@ -408,7 +410,7 @@ static enum dj_error add_entry(struct disk *disk, const struct store_item *item,
     memcpy(&check, from + 1, 8);
     if (from[0] == FORM_FILE && value.mv_size == VALUE_HEADER + 8) {
         memcpy(&bytes, from + VALUE_HEADER, 8);
-        if (item->verb == STORE_SCAN)                       // scans list files without reading them: an empty value
+        if (item->verb == STORE_SCAN)    // scans list files without reading them: an empty value
             blob = blob_make(0);
         else if (file_read(disk, &found, bytes, &blob) != 0)
             return DJ_E_STORE_CORRUPT;
@@ -427,7 +429,8 @@ static enum dj_error add_entry(struct disk *disk, const struct store_item *item,
     return result_add(result, index, found.key, found.key_bytes, blob) == NULL ? DJ_E_NO_MEMORY : DJ_OK;
 }
 
-static enum dj_error scan(struct disk *disk, MDB_txn *txn, const struct store_item *item, uint32_t index, struct store_result *result)
+static enum dj_error scan(struct disk *disk, MDB_txn *txn, const struct store_item *item, uint32_t index,
+                          struct store_result *result)
 {
     MDB_val key = {.mv_size = item->key_bytes, .mv_data = (void *)item->key}, value;
     MDB_cursor *cursor;

@@ -12,7 +12,7 @@
 struct disk;
 
 DJ_MUST_USE enum dj_error disk_open(const struct store_config *config, struct disk **ret, struct fault *fault);
-void disk_close(struct disk *disk);                         // NULL is allowed
+void disk_close(struct disk *disk);    // NULL is allowed
 
 // Applies the batches in order, in one transaction, all or none: durable on return, as far as the configured durability goes.
 // DJ_E_STORE_FULL when the disk is full, DJ_E_STORE with a log line otherwise; then nothing of them is visible.

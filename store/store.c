@@ -145,8 +145,14 @@ static void submit(struct store *store, uint64_t ticket, struct store_batch *bat
         finish(store, &request, DJ_E_BUSY, NULL);
 }
 
-static void port_commit(void *self, uint64_t ticket, struct store_batch *batch) { submit(self, ticket, batch, false); }
-static void port_read(void *self, uint64_t ticket, struct store_batch *batch) { submit(self, ticket, batch, true); }
+static void port_commit(void *self, uint64_t ticket, struct store_batch *batch)
+{
+    submit(self, ticket, batch, false);
+}
+static void port_read(void *self, uint64_t ticket, struct store_batch *batch)
+{
+    submit(self, ticket, batch, true);
+}
 
 static void port_stop(void *self)
 {
@@ -163,7 +169,8 @@ static void port_stop(void *self)
     free(store);
 }
 
-enum dj_error store_open(const struct store_config *config, const struct io_sink *sink, struct store_port *ret, struct fault *fault)
+enum dj_error store_open(const struct store_config *config, const struct io_sink *sink, struct store_port *ret,
+                         struct fault *fault)
 {
     struct store *store = calloc(1, sizeof *store);
     if (store == NULL)

@@ -25,12 +25,12 @@ enum { LINKS_MAX = 128, EVENTS_FIRST = 64, OPENINGS_MAX = 200 };
 enum phase { PHASE_OPENING, PHASE_PAUSING, PHASE_RUNNING, PHASE_ENDING, PHASE_LEAVING, PHASE_FINISHED };
 
 // One submission, from port_submit on. session 0: not sent yet.
-struct deed { uint64_t counter, session; uint32_t epoch; void *tag; bool is_execute, has_run, is_over; };
+struct deed { uint64_t counter, session, incarnation; uint32_t epoch; void *tag; bool is_execute, has_run, is_over; };
 
 struct fetching { struct client *client; struct value *value; uint32_t holders; bool is_done; enum dj_error error; char text[FAULT_TEXT_MAX]; };
 
-struct attached { uint64_t link, session; uint32_t epoch; };
-struct mark { uint64_t session, counter; uint32_t epoch; };
+struct attached { uint64_t link, session, incarnation; uint32_t epoch; };
+struct mark { uint64_t session, counter, incarnation; uint32_t epoch; };
 
 struct client {
     struct sim *sim;
@@ -136,6 +136,7 @@ static void note_sent(struct client *client, uint64_t link, uint16_t message, co
                 if (client->deed[i].counter == execute.counter) {
                     client->deed[i].session = at->session;
                     client->deed[i].epoch = at->epoch;
+                    client->deed[i].incarnation = at->incarnation;
                     break;
                 }
     }
@@ -144,6 +145,15 @@ static void note_sent(struct client *client, uint64_t link, uint16_t message, co
         if (wire_import_decode(body->data, body->bytes, client->arena, &import) == DJ_OK)
             client->config->imported(client->config->context, at->session, at->epoch, import.counter);
     }
+    arena_reset(client->arena);
+}
+
+static void note_greeting(struct client *client, uint64_t link, const struct blob *body)
+{
+    struct attached *at = link_at(client, link);
+    struct wire_hello_ok said;
+    if (at != NULL && wire_hello_ok_decode(body->data, body->bytes, client->arena, &said) == DJ_OK)
+        at->incarnation = said.incarnation;
     arena_reset(client->arena);
 }
 
@@ -157,13 +167,13 @@ static void note_watermark(struct client *client, const struct blob *body)
     client->config->totals->watermarks++;
     struct mark *mark = NULL;
     for (uint32_t i = 0; i < client->marks; i++)
-        if (client->mark[i].session == said.session && client->mark[i].epoch == said.epoch)
+        if (client->mark[i].session == said.session && client->mark[i].epoch == said.epoch && client->mark[i].incarnation == said.incarnation)
             mark = &client->mark[i];
     if (mark == NULL) {
         client->mark = realloc(client->mark, (client->marks + 1) * sizeof *client->mark);
         assert(client->mark != NULL);
         mark = &client->mark[client->marks++];
-        *mark = (struct mark){.session = said.session, .epoch = said.epoch};
+        *mark = (struct mark){.session = said.session, .epoch = said.epoch, .incarnation = said.incarnation};
     }
     if (said.counter > mark->counter)
         mark->counter = said.counter;
@@ -174,6 +184,11 @@ static bool is_durable(const struct client *client, const struct deed *deed)
     uint8_t key[RECORD_KEY_MAX];
     struct exec_id id = {.session = deed->session, .epoch = deed->epoch, .counter = deed->counter};
     return sim_store_get(client->sim, client->config->head_node, STORE_EXECUTION, key, record_key_execution(id, key)) != NULL;
+}
+
+static bool covers(const struct mark *mark, const struct deed *deed)
+{
+    return mark->session == deed->session && mark->epoch == deed->epoch && mark->incarnation == deed->incarnation && mark->counter >= deed->counter;
 }
 
 bool client_account_holds(const struct client *client, bool is_end, char text[SIM_TEXT_MAX])
@@ -192,7 +207,7 @@ bool client_account_holds(const struct client *client, bool is_end, char text[SI
             continue;
         bool is_acknowledged = is_end;
         for (uint32_t m = 0; m < client->marks && !is_acknowledged; m++)
-            is_acknowledged = client->mark[m].session == deed->session && client->mark[m].epoch == deed->epoch && client->mark[m].counter >= deed->counter;
+            is_acknowledged = covers(&client->mark[m], deed);
         if (is_acknowledged && !is_durable(client, deed)) {
             snprintf(text, SIM_TEXT_MAX, "%s: execution %" PRIu64 " of session %" PRIu64 " was %s and is not in the store", client->config->name,
                      deed->counter, deed->session, is_end ? "answered" : "acknowledged");
@@ -545,6 +560,8 @@ static void handle(struct client *client, struct io_event *event)
             *at = (struct attached){0};
     } else if (event->kind == IO_RECV && event->recv.message == WIRE_WATERMARK) {
         note_watermark(client, event->recv.body);
+    } else if (event->kind == IO_RECV && event->recv.message == WIRE_HELLO_OK) {
+        note_greeting(client, event->recv.link, event->recv.body);
     }
     if (client->protocol != NULL && event->kind != IO_START)
         protocol_event(client->protocol, client->now_ns, event);

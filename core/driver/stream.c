@@ -45,7 +45,7 @@ struct stream_listener {
     nng_stream_listener *nng;
     struct operation accept;
     bool is_closed;
-    bool is_pausing;                    // `accept` sleeps: no descriptor was left for another connection
+    bool is_pausing;    // `accept` sleeps: no descriptor was left for another connection
 };
 
 static struct stream_conn *stream_of(const struct conn *conn)

@@ -23,8 +23,11 @@ void worker_head_dial(struct worker *worker)
 
 void worker_head_up(struct worker *worker, uint64_t link)
 {
-    struct wire_hello hello = {.version = WIRE_VERSION, .role = ROLE_WORKER, .token = worker->config.token,
-                               .incarnation = worker->incarnation, .generation = worker->generation};
+    struct wire_hello hello = {.version = WIRE_VERSION,
+                               .role = ROLE_WORKER,
+                               .token = worker->config.token,
+                               .incarnation = worker->incarnation,
+                               .generation = worker->generation};
     snprintf(hello.name, sizeof hello.name, "%s", worker->config.name);
     snprintf(hello.build, sizeof hello.build, "%s", worker->config.version);
     worker->head_link = link;
@@ -59,14 +62,17 @@ static void end_all_sessions(struct worker *worker)
             actor_link_close(worker->self, link);
         }
         worker_session_drop(worker, session);
-        cursor = 0;                     // the map may have changed
+        cursor = 0;    // the map may have changed
     }
 }
 
 static void join(struct worker *worker)
 {
     struct wire_device device[WORKER_DEVICES_MAX] = {0};
-    struct wire_join join = {.incarnation = worker->incarnation, .pid = worker->config.pid, .devices = device, .devices_count = worker->config.devices};
+    struct wire_join join = {.incarnation = worker->incarnation,
+                             .pid = worker->config.pid,
+                             .devices = device,
+                             .devices_count = worker->config.devices};
     snprintf(join.name, sizeof join.name, "%s", worker->config.name);
     snprintf(join.address_unix, sizeof join.address_unix, "%s", worker->config.address_unix);
     snprintf(join.address_tcp, sizeof join.address_tcp, "%s", worker->config.address_tcp);
@@ -113,7 +119,8 @@ static enum dj_error joined(struct worker *worker, const struct wire_joined *sai
     worker->lease_ns = said->lease_ns;
     worker->heartbeat_ns = said->heartbeat_ns;
     worker->lease_until_ns = actor_now_ns(worker->self) + said->lease_ns;
-    log_write(LOG_INFO, "worker", "joined the head at %s id=%u generation=%" PRIu64, worker->config.head, said->worker, said->generation);
+    log_write(LOG_INFO, "worker", "joined the head at %s id=%u generation=%" PRIu64, worker->config.head, said->worker,
+              said->generation);
     worker_head_beat(worker);
     worker_serve_rejoined(worker);
     worker_journal_rejoined(worker);
@@ -162,7 +169,8 @@ static void refused(struct worker *worker, const struct wire_failed *failed)
 
 static void admit(struct worker *worker, const struct wire_admit *admit)
 {
-    struct session *session = worker->is_draining ? NULL : worker_session_admit(worker, admit->session, admit->epoch, admit->secret);
+    struct session *session = worker->is_draining ? NULL
+                                                  : worker_session_admit(worker, admit->session, admit->epoch, admit->secret);
     if (session == NULL)
         return;
     struct wire_admitted admitted = {.session = admit->session, .epoch = admit->epoch};
@@ -177,14 +185,14 @@ static void dismiss(struct worker *worker, const struct wire_dismiss *dismiss)
 }
 
 // Decodes the body into `said`, then calls.
-#define TAKE(name, call)                                                                                   \
-    {                                                                                                      \
-        struct wire_##name said;                                                                           \
-        enum dj_error error = wire_##name##_decode(body->data, body->bytes, worker->arena, &said);         \
-        if (error != DJ_OK)                                                                                \
-            return error;                                                                                  \
-        call;                                                                                              \
-        return DJ_OK;                                                                                      \
+#define TAKE(name, call) \
+    { \
+        struct wire_##name said; \
+        enum dj_error error = wire_##name##_decode(body->data, body->bytes, worker->arena, &said); \
+        if (error != DJ_OK) \
+            return error; \
+        call; \
+        return DJ_OK; \
     }
 
 enum dj_error worker_head_message(struct worker *worker, uint16_t message, struct blob *body, struct blob *bulk)
@@ -202,7 +210,9 @@ enum dj_error worker_head_message(struct worker *worker, uint16_t message, struc
     case WIRE_LEAF_DATA: TAKE(leaf_data, worker_leaf_data(worker, worker->head_link, &said, bulk))
     case WIRE_LEAF_OK: TAKE(leaf_ok, worker_serve_stored(worker, &said))
     case WIRE_DRAIN: worker->is_draining = true; return DJ_OK;
-    case WIRE_PING: TAKE(ping, struct wire_pong pong = {.number = said.number}; worker_send(worker, worker->head_link, WIRE_PONG, wire_pong_encode(&pong)))
+    case WIRE_PING:
+        TAKE(ping, struct wire_pong pong = {.number = said.number};
+             worker_send(worker, worker->head_link, WIRE_PONG, wire_pong_encode(&pong)))
     case WIRE_PONG: TAKE(pong, worker_serve_pong(worker, worker->head_link, &said))
     default: return DJ_E_UNEXPECTED;
     }

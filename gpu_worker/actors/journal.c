@@ -12,7 +12,8 @@ enum { PART_BYTES = 512 << 10, PART_MAX = 1 << 20 };
 
 static struct journal_part *part_open(struct worker *worker, size_t bytes)
 {
-    struct journal_part *last = list_is_empty(&worker->journal) ? NULL : list_entry(worker->journal.prev, struct journal_part, list);
+    struct journal_part *last = list_is_empty(&worker->journal) ? NULL
+                                                                : list_entry(worker->journal.prev, struct journal_part, list);
     if (last != NULL && !last->is_sent && last->records.length + bytes <= PART_BYTES)
         return last;
     struct journal_part *part = calloc(1, sizeof *part);
@@ -115,7 +116,9 @@ void worker_journal_execution(struct worker *worker, const struct work *work, co
 
 static void send_part(struct worker *worker, struct journal_part *part)
 {
-    struct wire_journal journal = {.first = part->first, .count = (uint32_t)part->count, .records = part->records.data,
+    struct wire_journal journal = {.first = part->first,
+                                   .count = (uint32_t)part->count,
+                                   .records = part->records.data,
                                    .records_bytes = (uint32_t)part->records.length};
     part->is_sent = true;
     worker_send(worker, worker->head_link, WIRE_JOURNAL, wire_journal_encode(&journal));
@@ -126,7 +129,7 @@ void worker_journal_flush(struct worker *worker)
     actor_timer(worker->self, TIMER_JOURNAL, 0);
     if (worker->head_phase != HEAD_JOINED)
         return;
-    list_each(node, &worker->journal) {
+    list_each (node, &worker->journal) {
         struct journal_part *part = list_entry(node, struct journal_part, list);
         if (!part->is_sent && part->count > 0)
             send_part(worker, part);
@@ -144,7 +147,7 @@ static void part_free(struct worker *worker, struct journal_part *part)
 void worker_journal_acknowledged(struct worker *worker, uint64_t last)
 {
     bool was_full = worker_journal_is_full(worker);
-    list_each(node, &worker->journal) {
+    list_each (node, &worker->journal) {
         struct journal_part *part = list_entry(node, struct journal_part, list);
         if (!part->is_sent || part->first + part->count - 1 > last)
             break;
@@ -156,7 +159,7 @@ void worker_journal_acknowledged(struct worker *worker, uint64_t last)
 
 void worker_journal_rejoined(struct worker *worker)
 {
-    list_each(node, &worker->journal)
+    list_each (node, &worker->journal)
         list_entry(node, struct journal_part, list)->is_sent = false;
     worker_journal_flush(worker);
 }
@@ -170,6 +173,6 @@ void worker_journal_free(struct worker *worker)
 {
     if (worker->journal.next == NULL)
         return;
-    list_each(node, &worker->journal)
+    list_each (node, &worker->journal)
         part_free(worker, list_entry(node, struct journal_part, list));
 }

@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-enum { SMALL_BYTES = 64 << 10 };        // up to here a leaf is written by the execution that uses it first
+enum { SMALL_BYTES = 64 << 10 };    // up to here a leaf is written by the execution that uses it first
 
 static struct want *want_of(struct worker *worker, struct hash128 content)
 {
@@ -22,7 +22,7 @@ static void ask_client(struct worker *worker, struct want *want)
     struct wire_leaf_need need = {.leaves = &leaf, .leaves_count = 1};
     want->source = SOURCE_CLIENT;
     want->link = want->client;
-    want->client = 0;                   // asked once
+    want->client = 0;    // asked once
     worker_send(worker, want->link, WIRE_LEAF_NEED, wire_leaf_need_encode(&need));
 }
 
@@ -165,7 +165,8 @@ void worker_leaf_refused(struct worker *worker, uint64_t link, uint64_t request)
     uint32_t cursor = 0;
     struct want *want;
     while (request != 0 && (want = map_next(worker->wants, &cursor, NULL)) != NULL) {
-        bool is_it = want->request == request && (want->link == link || (want->source == SOURCE_LOCATING && link == worker->head_link));
+        bool is_it = want->request == request &&
+                     (want->link == link || (want->source == SOURCE_LOCATING && link == worker->head_link));
         if (is_it) {
             source_failed(worker, want);
             return;
@@ -228,7 +229,7 @@ void worker_leaf_data(struct worker *worker, uint64_t link, const struct wire_le
     struct want *want = want_of(worker, data->content);
     uint64_t bytes = bulk == NULL ? 0 : bulk->bytes;
     if (want == NULL || want->link != link || exec_leaf_state(worker->exec, data->content) == LEAF_READY)
-        return;                         // nobody asked this sender, or it is here by now
+        return;    // nobody asked this sender, or it is here by now
     worker->load.bytes_in += bytes;
     want->progress_ns = actor_now_ns(worker->self);
     if (bytes > data->bytes || (bytes == 0 && (data->bytes != 0 || data->offset != 0))) {
@@ -322,7 +323,7 @@ void worker_leaves_sweep(struct worker *worker)
             continue;
         if (want->source != SOURCE_SPENT) {
             source_failed(worker, want);
-        } else {                        // long given up: whoever needs it again begins anew
+        } else {    // long given up: whoever needs it again begins anew
             want_drop(worker, want->content);
             cursor = 0;
         }

@@ -46,38 +46,43 @@ static enum dj_error hello(struct worker *worker, struct worker_link *link, cons
     if (link->role != 0)
         return DJ_E_UNEXPECTED;
     if (said->version != WIRE_VERSION) {
-        snprintf(why, sizeof why, "this worker (djinn %s) speaks protocol version %d, the other side (djinn %s) version %u; use the same djinn on both sides",
-                 worker->config.version, WIRE_VERSION, said->build, said->version);
+        snprintf(
+            why, sizeof why,
+            "this worker (djinn %s) speaks protocol version %d, the other side (djinn %s) version %u; use the same djinn on both sides",
+            worker->config.version, WIRE_VERSION, said->build, said->version);
         refuse(worker, link, DJ_E_VERSION, why);
         return DJ_OK;
     }
     if (!hash128_is_zero(worker->config.token) && !hash128_equal(said->token, worker->config.token)) {
-        refuse(worker, link, DJ_E_TOKEN, "the token does not match the worker's; set DJINN_TOKEN to the contents of the head's token file");
+        refuse(worker, link, DJ_E_TOKEN,
+               "the token does not match the worker's; set DJINN_TOKEN to the contents of the head's token file");
         return DJ_OK;
     }
     if (said->role != ROLE_CLIENT && said->role != ROLE_WORKER)
         return DJ_E_MALFORMED;
     link->role = said->role;
-    struct wire_hello_ok ok = {.version = WIRE_VERSION, .role = ROLE_WORKER, .incarnation = worker->incarnation, .generation = worker->generation};
+    struct wire_hello_ok ok = {
+        .version = WIRE_VERSION, .role = ROLE_WORKER, .incarnation = worker->incarnation, .generation = worker->generation};
     snprintf(ok.build, sizeof ok.build, "%s", worker->config.version);
     worker_send(worker, link->link, WIRE_HELLO_OK, wire_hello_ok_encode(&ok));
     return DJ_OK;
 }
 
 // Decodes the body into `said` for a link of this role, then calls.
-#define TAKE(name, wanted, call)                                                                           \
-    {                                                                                                      \
-        struct wire_##name said;                                                                           \
-        if ((wanted) != 0 && link->role != (wanted))                                                       \
-            return DJ_E_UNEXPECTED;                                                                        \
-        enum dj_error error = wire_##name##_decode(body->data, body->bytes, worker->arena, &said);         \
-        if (error != DJ_OK)                                                                                \
-            return error;                                                                                  \
-        call;                                                                                              \
-        return DJ_OK;                                                                                      \
+#define TAKE(name, wanted, call) \
+    { \
+        struct wire_##name said; \
+        if ((wanted) != 0 && link->role != (wanted)) \
+            return DJ_E_UNEXPECTED; \
+        enum dj_error error = wire_##name##_decode(body->data, body->bytes, worker->arena, &said); \
+        if (error != DJ_OK) \
+            return error; \
+        call; \
+        return DJ_OK; \
     }
 
-static enum dj_error session_message(struct worker *worker, struct worker_link *link, uint16_t message, struct blob *body, struct blob *bulk)
+static enum dj_error session_message(struct worker *worker, struct worker_link *link, uint16_t message, struct blob *body,
+                                     struct blob *bulk)
 {
     if (link->session == NULL)
         return DJ_E_SESSION_UNKNOWN;
@@ -92,13 +97,16 @@ static enum dj_error session_message(struct worker *worker, struct worker_link *
     }
 }
 
-static enum dj_error message_of(struct worker *worker, struct worker_link *link, uint16_t message, struct blob *body, struct blob *bulk)
+static enum dj_error message_of(struct worker *worker, struct worker_link *link, uint16_t message, struct blob *body,
+                                struct blob *bulk)
 {
     if (link->role == 0 && message != WIRE_HELLO)
         return DJ_E_UNEXPECTED;
     switch (message) {
     case WIRE_HELLO: TAKE(hello, 0, return hello(worker, link, &said))
-    case WIRE_PING: TAKE(ping, 0, struct wire_pong pong = {.number = said.number}; worker_send(worker, link->link, WIRE_PONG, wire_pong_encode(&pong)))
+    case WIRE_PING:
+        TAKE(ping, 0, struct wire_pong pong = {.number = said.number};
+             worker_send(worker, link->link, WIRE_PONG, wire_pong_encode(&pong)))
     case WIRE_PONG: TAKE(pong, 0, worker_serve_pong(worker, link->link, &said))
     case WIRE_ATTACH: TAKE(attach, ROLE_CLIENT, worker_session_attach(worker, link, &said))
     case WIRE_PEER: TAKE(peer, ROLE_WORKER, (void)said)

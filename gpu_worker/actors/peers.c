@@ -49,8 +49,11 @@ bool worker_peer_owns(struct worker *worker, uint64_t link, uint64_t request, st
 
 void worker_peer_up(struct worker *worker, struct peer *peer, uint64_t link)
 {
-    struct wire_hello hello = {.version = WIRE_VERSION, .role = ROLE_WORKER, .token = worker->config.token,
-                               .incarnation = worker->incarnation, .generation = worker->generation};
+    struct wire_hello hello = {.version = WIRE_VERSION,
+                               .role = ROLE_WORKER,
+                               .token = worker->config.token,
+                               .incarnation = worker->incarnation,
+                               .generation = worker->generation};
     snprintf(hello.name, sizeof hello.name, "%s", worker->config.name);
     snprintf(hello.build, sizeof hello.build, "%s", worker->config.version);
     peer->link = link;
@@ -77,7 +80,7 @@ void worker_peer_down(struct worker *worker, struct peer *peer)
         return;
     }
     free(map_take(worker->peers, map_key(incarnation)));
-    list_each(node, &worker->imports) {
+    list_each (node, &worker->imports) {
         struct import *import = list_entry(node, struct import, list);
         if (import->location.incarnation == incarnation)
             import_failed(import, DJ_E_WORKER_LOST, dj_error_text(DJ_E_WORKER_LOST));
@@ -109,14 +112,16 @@ void worker_import_begin(struct worker *worker, struct work *work, const struct 
 
 void worker_imports_ask(struct worker *worker)
 {
-    list_each(node, &worker->imports) {
+    list_each (node, &worker->imports) {
         struct import *import = list_entry(node, struct import, list);
         struct peer *peer = map_get(worker->peers, map_key(import->location.incarnation));
         if (import->request != 0 || peer == NULL || peer->phase != PEER_READY)
             continue;
         struct handle handle = import->work->handle;
-        struct wire_handle named = {.session = handle.execution.session, .epoch = handle.execution.epoch,
-                                    .counter = handle.execution.counter, .output = handle.output};
+        struct wire_handle named = {.session = handle.execution.session,
+                                    .epoch = handle.execution.epoch,
+                                    .counter = handle.execution.counter,
+                                    .output = handle.output};
         struct wire_fetch fetch = {.request = ++worker->next_request, .handles = &named, .handles_count = 1};
         import->request = fetch.request;
         import->link = peer->link;
@@ -126,7 +131,7 @@ void worker_imports_ask(struct worker *worker)
 
 void worker_import_forget(struct worker *worker, const struct work *work)
 {
-    list_each(node, &worker->imports) {
+    list_each (node, &worker->imports) {
         struct import *import = list_entry(node, struct import, list);
         if (import->work != work)
             continue;
@@ -138,7 +143,7 @@ void worker_import_forget(struct worker *worker, const struct work *work)
 void worker_imports_sweep(struct worker *worker)
 {
     uint64_t now = actor_now_ns(worker->self);
-    list_each(node, &worker->imports) {
+    list_each (node, &worker->imports) {
         struct import *import = list_entry(node, struct import, list);
         if (now - import->work->waiting_since_ns > WORKER_FETCH_NS + WORKER_FETCH_NS / 2)
             import_failed(import, DJ_E_TIMEOUT, dj_error_text(DJ_E_TIMEOUT));
@@ -147,7 +152,7 @@ void worker_imports_sweep(struct worker *worker)
 
 static struct import *import_of(struct worker *worker, uint64_t link, uint64_t request)
 {
-    list_each(node, &worker->imports) {
+    list_each (node, &worker->imports) {
         struct import *import = list_entry(node, struct import, list);
         if (import->link == link && import->request == request && request != 0)
             return import;
@@ -171,7 +176,7 @@ static enum dj_error take_value(struct worker *worker, struct peer *peer, const 
 {
     struct import *import = import_of(worker, peer->link, value->request);
     if (import == NULL)
-        return DJ_OK;                   // its session is gone
+        return DJ_OK;    // its session is gone
     struct work *work = import->work;
     if (!read_meta(value, &work->meta) || (uint64_t)tensor_bytes(&work->meta) != (bulk == NULL ? 0 : bulk->bytes)) {
         import_failed(import, DJ_E_MALFORMED, "its sizes and bytes contradict each other");
@@ -201,7 +206,7 @@ static enum dj_error greeted(struct worker *worker, struct peer *peer, const str
     if (peer->phase != PEER_GREETING)
         return DJ_E_UNEXPECTED;
     if (ok->incarnation != peer->incarnation)
-        return DJ_E_STALE;              // another life answers at this address
+        return DJ_E_STALE;    // another life answers at this address
     struct wire_peer said = {.worker = worker->worker_number, .incarnation = worker->incarnation};
     worker_send(worker, peer->link, WIRE_PEER, wire_peer_encode(&said));
     peer->phase = PEER_READY;
@@ -210,23 +215,26 @@ static enum dj_error greeted(struct worker *worker, struct peer *peer, const str
     return DJ_OK;
 }
 
-#define TAKE(name, call)                                                                                   \
-    {                                                                                                      \
-        struct wire_##name said;                                                                           \
-        enum dj_error error = wire_##name##_decode(body->data, body->bytes, worker->arena, &said);         \
-        if (error != DJ_OK)                                                                                \
-            return error;                                                                                  \
-        call;                                                                                              \
-        return DJ_OK;                                                                                      \
+#define TAKE(name, call) \
+    { \
+        struct wire_##name said; \
+        enum dj_error error = wire_##name##_decode(body->data, body->bytes, worker->arena, &said); \
+        if (error != DJ_OK) \
+            return error; \
+        call; \
+        return DJ_OK; \
     }
 
-enum dj_error worker_peer_message(struct worker *worker, struct peer *peer, uint16_t message, struct blob *body, struct blob *bulk)
+enum dj_error worker_peer_message(struct worker *worker, struct peer *peer, uint16_t message, struct blob *body,
+                                  struct blob *bulk)
 {
     switch (message) {
     case WIRE_HELLO_OK: TAKE(hello_ok, return greeted(worker, peer, &said))
     case WIRE_LEAF_DATA: TAKE(leaf_data, worker_leaf_data(worker, peer->link, &said, bulk))
     case WIRE_VALUE: TAKE(value, return take_value(worker, peer, &said, bulk))
-    case WIRE_PING: TAKE(ping, struct wire_pong pong = {.number = said.number}; worker_send(worker, peer->link, WIRE_PONG, wire_pong_encode(&pong)))
+    case WIRE_PING:
+        TAKE(ping, struct wire_pong pong = {.number = said.number};
+             worker_send(worker, peer->link, WIRE_PONG, wire_pong_encode(&pong)))
     case WIRE_FAILED: TAKE(failed, refused(worker, peer, &said))
     default: return DJ_E_UNEXPECTED;
     }

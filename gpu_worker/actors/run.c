@@ -7,7 +7,7 @@
 
 enum { ASKS_MAX = 4 };
 
-enum step { STEP_DONE, STEP_WAIT };      // the work has left the stream, or stays at its head
+enum step { STEP_DONE, STEP_WAIT };    // the work has left the stream, or stays at its head
 
 static void leave_stream(struct session *session, struct work *work)
 {
@@ -27,17 +27,26 @@ static struct exec_request request_of(const struct work *work)
 {
     static const uint8_t first[] = {1};
     struct exec_id id = {.session = work->session->id, .epoch = work->session->epoch, .counter = work->counter};
-    if (work->kind == WORK_IMPORT)      // counts as its execution's output 0
+    if (work->kind == WORK_IMPORT)    // counts as its execution's output 0
         return (struct exec_request){.id = id, .kept = first, .kept_bytes = 1};
-    return (struct exec_request){.id = id, .plan = work->plan, .word = work->word, .kept = work->kept, .kept_bytes = work->kept_bytes,
-                                 .donated = work->donated, .donated_bytes = work->donated_bytes, .answer = work->answer, .answers = work->answers};
+    return (struct exec_request){.id = id,
+                                 .plan = work->plan,
+                                 .word = work->word,
+                                 .kept = work->kept,
+                                 .kept_bytes = work->kept_bytes,
+                                 .donated = work->donated,
+                                 .donated_bytes = work->donated_bytes,
+                                 .answer = work->answer,
+                                 .answers = work->answers};
 }
 
 static void send_failure(struct worker *worker, struct work *work, int64_t node, const struct fault *fault)
 {
-    struct wire_execution_failed failed = {.counter = work->counter, .incarnation = worker->incarnation, .error = (uint32_t)fault->code, .node = node};
+    struct wire_execution_failed failed = {
+        .counter = work->counter, .incarnation = worker->incarnation, .error = (uint32_t)fault->code, .node = node};
     snprintf(failed.text, sizeof failed.text, "%s", fault->text[0] != '\0' ? fault->text : dj_error_text(fault->code));
-    worker_session_keep(worker, work->session, work->kept_answer, WIRE_EXECUTION_FAILED, wire_execution_failed_encode(&failed), NULL, 0);
+    worker_session_keep(worker, work->session, work->kept_answer, WIRE_EXECUTION_FAILED, wire_execution_failed_encode(&failed),
+                        NULL, 0);
 }
 
 // An execution or import that cannot be: its outputs are failed values, its client is told, the stream goes on.
@@ -183,15 +192,20 @@ static uint32_t write_sizes(const struct tensor_meta *meta, uint8_t sizes[96])
 
 static void answer_execution(struct worker *worker, struct work *work, struct exec_run *run)
 {
-    struct wire_answer answer = {.counter = work->counter, .incarnation = worker->incarnation, .generation = worker->generation,
+    struct wire_answer answer = {.counter = work->counter,
+                                 .incarnation = worker->incarnation,
+                                 .generation = worker->generation,
                                  .execute_ns = run->list.elapsed_ns};
     struct wire_output *output = arena_zero(worker->arena, (run->answers + 1) * sizeof *output);
     uint8_t *sizes = arena_alloc(worker->arena, (size_t)run->answers * 96 + 1);
     uint64_t bulk_bytes = 0;
     for (uint32_t i = 0; output != NULL && sizes != NULL && i < run->answers; i++) {
         const struct exec_answer *from = &run->answer[i];
-        output[i] = (struct wire_output){.output = from->output, .dtype = (uint8_t)from->meta.dtype, .bytes = from->bytes,
-                                         .sizes = sizes + (size_t)i * 96, .sizes_bytes = write_sizes(&from->meta, sizes + (size_t)i * 96)};
+        output[i] = (struct wire_output){.output = from->output,
+                                         .dtype = (uint8_t)from->meta.dtype,
+                                         .bytes = from->bytes,
+                                         .sizes = sizes + (size_t)i * 96,
+                                         .sizes_bytes = write_sizes(&from->meta, sizes + (size_t)i * 96)};
         if (from->bytes <= EXEC_INLINE_BYTES) {
             output[i].data = run->blob->data + from->offset;
             output[i].data_bytes = (uint32_t)from->bytes;
@@ -214,12 +228,14 @@ static void answer_fetch(struct worker *worker, const struct work *work, const s
     }
     const struct exec_answer *from = &run->answer[0];
     uint8_t sizes[96];
-    struct wire_value value = {.request = work->request, .dtype = (uint8_t)from->meta.dtype, .bytes = from->bytes, .sizes = sizes};
+    struct wire_value value = {
+        .request = work->request, .dtype = (uint8_t)from->meta.dtype, .bytes = from->bytes, .sizes = sizes};
     value.sizes_bytes = write_sizes(&from->meta, sizes);
     struct blob *body = wire_value_encode(&value);
     if (body == NULL)
         return;
-    actor_send(worker->self, work->link, WIRE_VALUE, body, from->bytes == 0 ? NULL : blob_hold(run->blob), from->offset, from->bytes, 0);
+    actor_send(worker->self, work->link, WIRE_VALUE, body, from->bytes == 0 ? NULL : blob_hold(run->blob), from->offset,
+               from->bytes, 0);
     worker->load.bytes_out += body->bytes + from->bytes;
 }
 
@@ -264,7 +280,7 @@ void worker_run_done(struct worker *worker, struct work *work, struct exec_run *
 // They come on links of their own, so they wait until the session's stream here has passed the execution that they name.
 void worker_peer_fetches_pump(struct worker *worker)
 {
-    list_each(node, &worker->peer_fetches) {
+    list_each (node, &worker->peer_fetches) {
         struct work *work = list_entry(node, struct work, stream);
         struct session *session = map_get(worker->sessions, map_key(work->handle.execution.session));
         struct fault fault = {.code = DJ_E_HANDLE_UNKNOWN, .text = "the stream did not reach this value's execution in time"};
@@ -290,7 +306,7 @@ void worker_peer_fetches_pump(struct worker *worker)
 
 void worker_peer_fetches_link_down(struct worker *worker, uint64_t link)
 {
-    list_each(node, &worker->peer_fetches) {
+    list_each (node, &worker->peer_fetches) {
         struct work *work = list_entry(node, struct work, stream);
         if (work->link == link)
             worker_work_free(work);

@@ -40,14 +40,19 @@ void worker_serve_tell(struct worker *worker, struct hash128 content, uint64_t b
     actor_timer(worker->self, TIMER_BATCH, actor_now_ns(worker->self) + BATCH_AFTER_NS);
 }
 
-static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
 
 static void flush_holds(struct worker *worker)
 {
     uint32_t gained = 0, dropped = 0;
     while (gained < worker->gained_count || dropped < worker->dropped_count) {
-        struct wire_holds holds = {.gained = worker->gained + gained, .gained_count = least(BATCH_MAX, worker->gained_count - gained),
-                                   .dropped = worker->dropped + dropped, .dropped_count = least(BATCH_MAX, worker->dropped_count - dropped)};
+        struct wire_holds holds = {.gained = worker->gained + gained,
+                                   .gained_count = least(BATCH_MAX, worker->gained_count - gained),
+                                   .dropped = worker->dropped + dropped,
+                                   .dropped_count = least(BATCH_MAX, worker->dropped_count - dropped)};
         gained += holds.gained_count;
         dropped += holds.dropped_count;
         worker_send(worker, worker->head_link, WIRE_HOLDS, wire_holds_encode(&holds));
@@ -58,7 +63,8 @@ static void flush_holds(struct worker *worker)
 static void flush_offers(struct worker *worker)
 {
     for (uint32_t at = 0; at < worker->to_store_count;) {
-        struct wire_leaf_offer offer = {.leaves = worker->to_store + at, .leaves_count = least(BATCH_MAX, worker->to_store_count - at)};
+        struct wire_leaf_offer offer = {.leaves = worker->to_store + at,
+                                        .leaves_count = least(BATCH_MAX, worker->to_store_count - at)};
         at += offer.leaves_count;
         worker_send(worker, worker->head_link, WIRE_LEAF_OFFER, wire_leaf_offer_encode(&offer));
     }
@@ -81,8 +87,11 @@ static void begin(struct worker *worker, struct hash128 content, uint64_t link, 
     struct served *served = worker->served_count >= SERVED_MAX ? NULL : calloc(1, sizeof *served);
     if (served == NULL)
         return;
-    *served = (struct served){.content = content, .link = link, .to_head = to_head, .bytes = exec_leaf_bytes(worker->exec, content),
-                               .number = ++worker->next_request};
+    *served = (struct served){.content = content,
+                              .link = link,
+                              .to_head = to_head,
+                              .bytes = exec_leaf_bytes(worker->exec, content),
+                              .number = ++worker->next_request};
     list_push(&worker->serving, &served->list);
     worker->served_count++;
     worker_serve_pump(worker);
@@ -132,7 +141,8 @@ static bool read_piece(struct worker *worker, struct served *served)
 {
     uint64_t left = served->bytes - served->offset;
     struct exec_run *run;
-    if (exec_leaf_read(worker->exec, served->content, served->offset, left < WIRE_CHUNK_BYTES ? left : WIRE_CHUNK_BYTES, &run) != DJ_OK)
+    if (exec_leaf_read(worker->exec, served->content, served->offset, left < WIRE_CHUNK_BYTES ? left : WIRE_CHUNK_BYTES, &run) !=
+        DJ_OK)
         return false;
     struct flight flight = {.kind = OWNER_LEAF_OUT, .served = served};
     if (worker_submit(worker, run, &flight))
@@ -152,7 +162,9 @@ static bool is_busy(const struct worker *worker)
 static struct served *choose(struct worker *worker)
 {
     struct served *chosen = NULL;
-    list_each(node, &worker->serving) {
+    // served_free unlinks before it frees, which the analyzer does not follow through the neighbours' pointers.
+    // NOLINTNEXTLINE(clang-analyzer-unix.Malloc)
+    list_each (node, &worker->serving) {
         struct served *served = list_entry(node, struct served, list);
         if (served->is_waiting)
             continue;
@@ -208,7 +220,7 @@ void worker_serve_chunk_done(struct worker *worker, struct served *served, struc
 // The receiver has read the piece that this PING followed.
 void worker_serve_pong(struct worker *worker, uint64_t link, const struct wire_pong *pong)
 {
-    list_each(node, &worker->serving) {
+    list_each (node, &worker->serving) {
         struct served *served = list_entry(node, struct served, list);
         if (!served->is_waiting || served->link != link || served->number != pong->number)
             continue;
@@ -224,7 +236,7 @@ void worker_serve_pong(struct worker *worker, uint64_t link, const struct wire_p
 // link 0: the head's. What is in flight ends when its read is done.
 void worker_serve_link_down(struct worker *worker, uint64_t link)
 {
-    list_each(node, &worker->serving) {
+    list_each (node, &worker->serving) {
         struct served *served = list_entry(node, struct served, list);
         if (link == 0 ? !served->to_head : served->to_head || served->link != link)
             continue;

@@ -19,9 +19,9 @@ static void answer_free(struct session *session, struct kept_answer *answer)
 
 static void session_free(struct session *session)
 {
-    list_each(node, &session->stream)
+    list_each (node, &session->stream)
         worker_work_free(list_entry(node, struct work, stream));
-    list_each(node, &session->kept)
+    list_each (node, &session->kept)
         answer_free(session, list_entry(node, struct kept_answer, list));
     list_remove(&session->gone);
     free(session);
@@ -37,7 +37,7 @@ struct session *worker_session_admit(struct worker *worker, uint64_t id, uint32_
     if (session != NULL && session->epoch > epoch)
         return NULL;
     if (session != NULL)
-        worker_session_drop(worker, session);          // a newer epoch speaks for it
+        worker_session_drop(worker, session);    // a newer epoch speaks for it
     session = calloc(1, sizeof *session);
     if (session == NULL)
         return NULL;
@@ -71,14 +71,15 @@ void worker_session_attach(struct worker *worker, struct worker_link *link, cons
         actor_link_close(worker->self, id);
         return;
     }
-    if (session->link != 0) {                   // the client made a new link before the old one was seen to be gone
+    if (session->link != 0) {    // the client made a new link before the old one was seen to be gone
         uint64_t old = session->link;
         worker_links_down(worker, old);
         actor_link_close(worker->self, old);
     }
     session->link = id;
     link->session = session;
-    struct wire_attached attached = {.incarnation = worker->incarnation, .generation = worker->generation, .last_counter = session->last_counter};
+    struct wire_attached attached = {
+        .incarnation = worker->incarnation, .generation = worker->generation, .last_counter = session->last_counter};
     worker_send(worker, id, WIRE_ATTACHED, wire_attached_encode(&attached));
 }
 
@@ -97,7 +98,7 @@ void worker_session_drop(struct worker *worker, struct session *session)
     session->link = 0;
     session->is_gone = true;
     list_push(&worker->gone, &session->gone);
-    list_each(node, &session->stream) {
+    list_each (node, &session->stream) {
         struct work *work = list_entry(node, struct work, stream);
         worker_import_forget(worker, work);
         worker_work_free(work);
@@ -138,7 +139,7 @@ void worker_sessions_free(struct worker *worker)
         session_free(session);
     if (worker->gone.next == NULL)
         return;
-    list_each(node, &worker->gone)
+    list_each (node, &worker->gone)
         session_free(list_entry(node, struct session, gone));
 }
 
@@ -166,8 +167,8 @@ static void send_answer(struct worker *worker, struct session *session, struct k
     worker->load.bytes_out += answer->body->bytes + answer->bulk_bytes;
 }
 
-void worker_session_keep(struct worker *worker, struct session *session, struct kept_answer *answer, uint16_t message, struct blob *body,
-                  struct blob *bulk, uint64_t bulk_bytes)
+void worker_session_keep(struct worker *worker, struct session *session, struct kept_answer *answer, uint16_t message,
+                         struct blob *body, struct blob *bulk, uint64_t bulk_bytes)
 {
     if (body == NULL) {
         log_write(LOG_ERROR, "worker", "cannot encode an answer counter=%" PRIu64, answer->counter);
@@ -181,7 +182,7 @@ void worker_session_keep(struct worker *worker, struct session *session, struct 
     session->kept_bytes += bulk_bytes + body->bytes;
     send_answer(worker, session, answer);
     // Over the bound the oldest that were sent go: their client had every chance.
-    list_each(node, &session->kept) {
+    list_each (node, &session->kept) {
         struct kept_answer *old = list_entry(node, struct kept_answer, list);
         if (session->kept_count <= WORKER_KEPT_MAX && session->kept_bytes <= WORKER_KEPT_BYTES_MAX)
             break;
@@ -192,7 +193,7 @@ void worker_session_keep(struct worker *worker, struct session *session, struct 
 
 void worker_session_confirm(struct session *session, uint64_t counter)
 {
-    list_each(node, &session->kept) {
+    list_each (node, &session->kept) {
         struct kept_answer *answer = list_entry(node, struct kept_answer, list);
         if (answer->counter > counter)
             break;
@@ -203,13 +204,16 @@ void worker_session_confirm(struct session *session, uint64_t counter)
 
 void worker_session_repeat(struct worker *worker, struct session *session, uint64_t counter, uint64_t content, bool wants_values)
 {
-    list_each(node, &session->kept) {
+    list_each (node, &session->kept) {
         struct kept_answer *answer = list_entry(node, struct kept_answer, list);
         if (answer->counter != counter)
             continue;
         if (answer->content != content) {
-            struct wire_execution_failed failed = {.counter = counter, .incarnation = worker->incarnation, .error = DJ_E_DUPLICATE_DIFFERS,
-                                                   .node = -1, .text = "this execution's number was used before for something else"};
+            struct wire_execution_failed failed = {.counter = counter,
+                                                   .incarnation = worker->incarnation,
+                                                   .error = DJ_E_DUPLICATE_DIFFERS,
+                                                   .node = -1,
+                                                   .text = "this execution's number was used before for something else"};
             worker_send(worker, session->link, WIRE_EXECUTION_FAILED, wire_execution_failed_encode(&failed));
         } else if (answer->message != 0) {
             send_answer(worker, session, answer);
@@ -217,8 +221,12 @@ void worker_session_repeat(struct worker *worker, struct session *session, uint6
         return;
     }
     if (wants_values) {
-        struct wire_execution_failed failed = {.counter = counter, .incarnation = worker->incarnation, .error = DJ_E_STALE, .node = -1,
-                                               .text = "this execution was answered, and the answer confirmed or given up, before"};
+        struct wire_execution_failed failed = {
+            .counter = counter,
+            .incarnation = worker->incarnation,
+            .error = DJ_E_STALE,
+            .node = -1,
+            .text = "this execution was answered, and the answer confirmed or given up, before"};
         worker_send(worker, session->link, WIRE_EXECUTION_FAILED, wire_execution_failed_encode(&failed));
         return;
     }
@@ -231,7 +239,7 @@ void worker_sessions_send_held(struct worker *worker)
     uint32_t cursor = 0;
     struct session *session;
     while ((session = map_next(worker->sessions, &cursor, NULL)) != NULL) {
-        list_each(node, &session->kept) {
+        list_each (node, &session->kept) {
             struct kept_answer *answer = list_entry(node, struct kept_answer, list);
             if (answer->message != 0 && !answer->is_sent)
                 send_answer(worker, session, answer);

@@ -115,7 +115,10 @@ static uint32_t varints_in(const uint8_t *data, uint32_t bytes)
     return count;
 }
 
-static size_t room(size_t bytes) { return (bytes + 15) & ~(size_t)15; }
+static size_t room(size_t bytes)
+{
+    return (bytes + 15) & ~(size_t)15;
+}
 
 // One block: the work, then its arrays.
 static struct work *execute_alloc(const struct link_plan *plan, const struct wire_execute *said)
@@ -125,7 +128,8 @@ static struct work *execute_alloc(const struct link_plan *plan, const struct wir
     if (answers > EXEC_ANSWERS_MAX)
         return NULL;
     size_t bytes = room(sizeof(struct work)) + room(words * sizeof(int64_t)) + room(releases * sizeof(struct handle)) +
-                   room(answers * sizeof(uint32_t)) + room(plan->kept_bytes) + room(plan->donated_bytes) + room(said->delta_bytes);
+                   room(answers * sizeof(uint32_t)) + room(plan->kept_bytes) + room(plan->donated_bytes) +
+                   room(said->delta_bytes);
     uint8_t *block = malloc(bytes);
     if (block == NULL)
         return NULL;
@@ -159,7 +163,8 @@ static enum dj_error read_lists(struct work *work, const struct session *session
         if (distance >= said->counter && distance != 0)
             return DJ_E_BINDINGS_INVALID;
         work->released[i] = (struct handle){
-            .execution = {.session = session->id, .epoch = session->epoch, .counter = said->counter - distance}, .output = output};
+            .execution = {.session = session->id, .epoch = session->epoch, .counter = said->counter - distance},
+            .output = output};
     }
     if (reader_left(&answers) != 0 || reader_left(&released) != 0)
         return DJ_E_MALFORMED;
@@ -195,7 +200,7 @@ static enum dj_error take_leaves(struct worker *worker, const struct wire_execut
     for (uint32_t i = 0; i < said->leaves_count; i++) {
         const struct wire_leaf *leaf = &said->leaves[i];
         if (leaf->data_bytes != leaf->bytes)
-            continue;                   // only named
+            continue;    // only named
         bool is_new = exec_leaf_state(worker->exec, leaf->content) == LEAF_ABSENT;
         uint64_t offset = leaf->data_bytes == 0 ? 0 : (uint64_t)(leaf->data - body->data);
         enum dj_error error = exec_leaf_put(worker->exec, leaf->content, body, offset, leaf->bytes);
@@ -221,7 +226,8 @@ static enum dj_error enqueue(struct worker *worker, struct session *session, str
 }
 
 // Makes the work of an EXECUTE; the link's history moves on whether it is new or not.
-static enum dj_error read_execute(struct session *session, struct link_plan *plan, const struct wire_execute *said, struct work **ret)
+static enum dj_error read_execute(struct session *session, struct link_plan *plan, const struct wire_execute *said,
+                                  struct work **ret)
 {
     enum dj_error error = take_mask(&plan->kept, &plan->kept_bytes, said->kept, said->kept_bytes);
     if (error == DJ_OK)
@@ -253,7 +259,8 @@ static enum dj_error read_execute(struct session *session, struct link_plan *pla
     return DJ_OK;
 }
 
-enum dj_error worker_stream_execute(struct worker *worker, struct worker_link *link, const struct wire_execute *said, struct blob *body)
+enum dj_error worker_stream_execute(struct worker *worker, struct worker_link *link, const struct wire_execute *said,
+                                    struct blob *body)
 {
     struct session *session = link->session;
     if (said->plan >= link->plans_capacity || link->plan[said->plan].plan == NULL)
@@ -288,7 +295,8 @@ enum dj_error worker_stream_execute(struct worker *worker, struct worker_link *l
 
 static struct handle handle_of(const struct wire_handle *said)
 {
-    return (struct handle){.execution = {.session = said->session, .epoch = said->epoch, .counter = said->counter}, .output = said->output};
+    return (struct handle){.execution = {.session = said->session, .epoch = said->epoch, .counter = said->counter},
+                           .output = said->output};
 }
 
 enum dj_error worker_stream_import(struct worker *worker, struct worker_link *link, const struct wire_import *said)
@@ -308,7 +316,11 @@ enum dj_error worker_stream_import(struct worker *worker, struct worker_link *li
         free(work);
         return DJ_E_NO_MEMORY;
     }
-    *work = (struct work){.kind = WORK_IMPORT, .counter = said->counter, .handle = handle, .kept_answer = answer, .session = session,
+    *work = (struct work){.kind = WORK_IMPORT,
+                          .counter = said->counter,
+                          .handle = handle,
+                          .kept_answer = answer,
+                          .session = session,
                           .waiting_since_ns = actor_now_ns(worker->self)};
     list_init(&work->stream);
     session->last_counter = said->counter;
@@ -325,7 +337,10 @@ enum dj_error worker_stream_fetch(struct worker *worker, struct worker_link *lin
     struct work *work = calloc(1, sizeof *work);
     if (work == NULL)
         return DJ_E_NO_MEMORY;
-    *work = (struct work){.kind = WORK_FETCH, .request = said->request, .link = link->link, .handle = handle_of(&said->handles[0]),
+    *work = (struct work){.kind = WORK_FETCH,
+                          .request = said->request,
+                          .link = link->link,
+                          .handle = handle_of(&said->handles[0]),
                           .waiting_since_ns = actor_now_ns(worker->self)};
     list_init(&work->stream);
     if (link->role == ROLE_CLIENT) {

@@ -120,7 +120,8 @@ static void received(struct worker *worker, const struct io_event *event)
     } else if (id == worker->head_link) {
         error = worker_head_message(worker, message, body, bulk);
         if (error != DJ_OK) {
-            log_write(LOG_ERROR, "worker", "the head said what it may not: %s message=%s", dj_error_text(error), wire_name(message));
+            log_write(LOG_ERROR, "worker", "the head said what it may not: %s message=%s", dj_error_text(error),
+                      wire_name(message));
             actor_link_close(worker->self, id);
             worker_head_down(worker, error);
         }
@@ -295,15 +296,15 @@ static void worker_end(struct actor *self, void *state)
     free_links(worker);
     worker_sessions_free(worker);
     free_flights(worker);
-    list_each(node, &worker->serving) {
+    list_each (node, &worker->serving) {
         list_remove(node);
         free(list_entry(node, struct served, list));
     }
-    list_each(node, &worker->imports) {
+    list_each (node, &worker->imports) {
         list_remove(node);
         free(list_entry(node, struct import, list));
     }
-    list_each(node, &worker->peer_fetches) {
+    list_each (node, &worker->peer_fetches) {
         list_remove(node);
         worker_work_free(list_entry(node, struct work, stream));
     }

@@ -13,9 +13,9 @@
 
 // One cat as it will be done.
 struct joining {
-    uint32_t node, number;              // the plan's node; its output's root number
+    uint32_t node, number;    // the plan's node; its output's root number
     uint32_t dim;
-    const struct tensor_meta *out;      // logical
+    const struct tensor_meta *out;    // logical
     const struct srg_ref *ref;
     uint32_t refs;
 };
@@ -88,8 +88,8 @@ void exec_advances_undo(struct exec *exec)
 }
 
 // Writes the operands from `r` on behind row `row` of the buffer that `storage` names.
-static enum dj_error write_rows(struct lowering *lowering, const struct joining *joining, uint32_t r, int64_t row, uint32_t storage,
-                                const struct tensor_meta *grow)
+static enum dj_error write_rows(struct lowering *lowering, const struct joining *joining, uint32_t r, int64_t row,
+                                uint32_t storage, const struct tensor_meta *grow)
 {
     for (; r < joining->refs; r++) {
         struct place from = *operand(lowering, &joining->ref[r]);
@@ -97,8 +97,8 @@ static enum dj_error write_rows(struct lowering *lowering, const struct joining 
             continue;
         struct tensor_meta slot = *grow;
         slot.size[joining->dim] = from.meta->size[joining->dim];
-        struct place to = {.storage = storage, .meta = &slot,
-                           .offset = (uint64_t)(row * grow->stride[joining->dim]) * dtype_bytes(grow->dtype)};
+        struct place to = {
+            .storage = storage, .meta = &slot, .offset = (uint64_t)(row * grow->stride[joining->dim]) * dtype_bytes(grow->dtype)};
         enum dj_error error = lower_copy(lowering, &from, &to);
         if (error != DJ_OK)
             return error;
@@ -116,8 +116,8 @@ static void place_in(struct lowering *lowering, const struct joining *joining, u
     bool is_logical = true;
     for (uint32_t d = 0; d < physical->rank; d++)
         is_logical = is_logical && (physical->size[d] <= 1 || physical->stride[d] == joining->out->stride[d]);
-    bench->place[joining->number] =
-        (struct place){.storage = storage, .meta = physical, .root = joining->number, .is_logical = is_logical};
+    bench->place[joining->number] = (struct place){
+        .storage = storage, .meta = physical, .root = joining->number, .is_logical = is_logical};
     struct root *root = &bench->root[joining->number];
     root->storage = storage;
     root->offset = 0;
@@ -171,8 +171,11 @@ enum dj_error lower_cat(struct lowering *lowering, uint32_t n, bool *ret)
     const struct srg_node *node = &srg->node[n];
     struct attr attr[OP_ATTRS_MAX];
     binding_attrs(srg, lowering->run->word, n, attr);
-    struct joining joining = {.node = n, .number = srg->inputs + node->first_output, .out = &bench->out[node->first_output],
-                              .ref = &srg->ref[node->first_ref], .refs = node->refs};
+    struct joining joining = {.node = n,
+                              .number = srg->inputs + node->first_output,
+                              .out = &bench->out[node->first_output],
+                              .ref = &srg->ref[node->first_ref],
+                              .refs = node->refs};
     int64_t dim = attr[0].i < 0 ? attr[0].i + joining.out->rank : attr[0].i;
     joining.dim = (uint32_t)dim;
     if (!bench->root[joining.number].is_kept || joining.out->rank == 0 || !is_plain(lowering, &joining))

@@ -42,9 +42,10 @@ static void leaf_drop(struct exec *exec, struct leaf *leaf)
 
 bool exec_leaf_evict(struct exec *exec)
 {
-    list_each(node, &exec->leaf_lru) {
+    list_each (node, &exec->leaf_lru) {
         struct leaf *leaf = list_entry(node, struct leaf, lru);
-        bool is_free = leaf->is_durable && !leaf->is_filling && leaf->writes == 0 && (leaf->buffer == NULL || leaf->buffer->refs == 1);
+        bool is_free = leaf->is_durable && !leaf->is_filling && leaf->writes == 0 &&
+                       (leaf->buffer == NULL || leaf->buffer->refs == 1);
         if (!is_free)
             continue;
         struct hash128 content = leaf->content;
@@ -122,7 +123,7 @@ enum dj_error exec_leaf_put(struct exec *exec, struct hash128 content, struct bl
     if (!hash128_equal(hash128(blob->data + offset, bytes), content))
         return DJ_E_FRAME_CORRUPT;
     if (leaf != NULL)
-        return DJ_E_BUSY;               // its chunks are on their way
+        return DJ_E_BUSY;    // its chunks are on their way
     enum dj_error error = leaf_make(exec, content, bytes, &leaf);
     if (error != DJ_OK)
         return error;
@@ -171,8 +172,8 @@ static bool leaf_is_intact(struct leaf *leaf)
     return hash.high64 == leaf->content.hi && hash.low64 == leaf->content.lo;
 }
 
-enum dj_error exec_leaf_chunk(struct exec *exec, struct hash128 content, uint64_t offset, struct blob *blob, struct exec_run **ret,
-                              struct fault *fault)
+enum dj_error exec_leaf_chunk(struct exec *exec, struct hash128 content, uint64_t offset, struct blob *blob,
+                              struct exec_run **ret, struct fault *fault)
 {
     struct leaf *leaf = exec_leaf_find(exec, content);
     if (leaf == NULL || !leaf->is_filling || leaf->is_failed)
@@ -243,7 +244,7 @@ enum dj_error exec_leaf_read(struct exec *exec, struct hash128 content, uint64_t
     struct run *run = exec_run_take(exec);
     if (run == NULL)
         return DJ_E_NO_MEMORY;
-    if (leaf->buffer == NULL) {         // staged: nothing to ask the device for
+    if (leaf->buffer == NULL) {    // staged: nothing to ask the device for
         run->face.blob = blob_copy(leaf->staged->data + leaf->staged_offset + offset, bytes);
     } else {
         uint32_t storage;

@@ -95,8 +95,8 @@ static enum dj_error ask_device(struct lowering *lowering, struct device_task *t
     task->out = task->in + task->n_in;
     task->attr = &run->attr[part->attr];
     if (!port->can(port->self, task))
-        return fault_set(lowering->fault, DJ_E_OP_UNSUPPORTED, "%s has no kernel for %s with these dtypes and shapes", port->info->name,
-                         task->op->name);
+        return fault_set(lowering->fault, DJ_E_OP_UNSUPPORTED, "%s has no kernel for %s with these dtypes and shapes",
+                         port->info->name, task->op->name);
     task->bytes = port->scratch_bytes(port->self, task);
     if (task->bytes == 0)
         return DJ_OK;
@@ -144,7 +144,8 @@ static enum dj_error view_of_copy(struct lowering *lowering, const struct srg_no
     if (is_reshape)
         tensor_make_contiguous(&target);
     else if (!tensor_is_dense(&target))
-        return fault_set(lowering->fault, DJ_E_UNSUPPORTED, "%s of a view whose memory was laid out anew cannot be formed", op->name);
+        return fault_set(lowering->fault, DJ_E_UNSUPPORTED, "%s of a view whose memory was laid out anew cannot be formed",
+                         op->name);
 
     bool in_buffer = bench->root[from->root].is_kept;
     enum dj_error error = lower_take(lowering, number, (uint64_t)tensor_bytes(&target), in_buffer);
@@ -203,7 +204,8 @@ static enum dj_error lower_view(struct lowering *lowering, uint32_t n)
     place->storage = from->storage;
     place->root = from->root;
     place->offset = from->offset + (uint64_t)offset * dtype_bytes(place->meta->dtype);
-    place->constant_key = from->constant_key == 0 || offset == 0 ? from->constant_key : hash_mix(from->constant_key, (uint64_t)offset);
+    place->constant_key = from->constant_key == 0 || offset == 0 ? from->constant_key
+                                                                 : hash_mix(from->constant_key, (uint64_t)offset);
     return DJ_OK;
 }
 
@@ -301,14 +303,18 @@ static enum dtype compute_of(struct lowering *lowering, uint32_t n, const struct
     if (lowering->plan->compute[n] != DTYPE_COUNT)
         return lowering->plan->compute[n];
     if (node->refs > 16)
-        return node->dtype[0];          // not a pointwise op: nobody asks
+        return node->dtype[0];    // not a pointwise op: nobody asks
     struct tensor_meta meta[16];
     bool is_scalar[16];
     for (uint32_t r = 0; r < node->refs; r++) {
         meta[r] = in[r].meta;
         is_scalar[r] = in[r].is_scalar;
     }
-    struct op_call call = {.op = lowering->plan->op[n], .in = meta, .in_is_scalar = is_scalar, .n_in = node->refs, .attr = attr,
+    struct op_call call = {.op = lowering->plan->op[n],
+                           .in = meta,
+                           .in_is_scalar = is_scalar,
+                           .n_in = node->refs,
+                           .attr = attr,
                            .dtype = node->dtype[0]};
     enum dtype compute = op_compute_dtype(&call);
     lowering->plan->compute[n] = (uint8_t)compute;
@@ -345,7 +351,8 @@ enum dj_error lower_kernel(struct lowering *lowering, uint32_t n)
     uint32_t first = 0, first_attr = 0;
     struct device_task *task = exec_run_task(run, DEVICE_KERNEL);
     struct attr *attr = task == NULL ? NULL : exec_run_attrs(run, op->attrs, &first_attr);
-    struct device_tensor *tensor = attr == NULL && op->attrs > 0 ? NULL : exec_run_tensors(run, node->refs + node->outputs, &first);
+    struct device_tensor *tensor = attr == NULL && op->attrs > 0 ? NULL
+                                                                 : exec_run_tensors(run, node->refs + node->outputs, &first);
     if (tensor == NULL)
         return out_of_memory(lowering);
     run->part[run->tasks - 1].tensor = first;

@@ -92,7 +92,7 @@ static struct exec_plan *plan_make(struct srg_plan *srg)
 
 static bool plan_evict(struct exec *exec)
 {
-    list_each(node, &exec->plan_lru) {
+    list_each (node, &exec->plan_lru) {
         struct exec_plan *plan = list_entry(node, struct exec_plan, lru);
         if (plan->refs > 1)
             continue;

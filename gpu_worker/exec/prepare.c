@@ -26,22 +26,26 @@ static bool bench_fit(struct bench *bench, uint32_t outputs, uint32_t roots)
 {
     if (outputs >= bench->outputs_capacity) {
         uint32_t count = outputs + outputs / 2 + 64;
-        if (!fit((array_pointer *)&bench->out, count, sizeof bench->out[0]) || !fit((array_pointer *)&bench->view, count, sizeof bench->view[0]))
+        if (!fit((array_pointer *)&bench->out, count, sizeof bench->out[0]) ||
+            !fit((array_pointer *)&bench->view, count, sizeof bench->view[0]))
             return false;
         bench->outputs_capacity = count;
     }
     if (roots >= bench->roots_capacity) {
         uint32_t count = roots + roots / 2 + 64;
         if (!fit((array_pointer *)&bench->physical, count, sizeof bench->physical[0]) ||
-            !fit((array_pointer *)&bench->place, count, sizeof bench->place[0]) || !fit((array_pointer *)&bench->root, count, sizeof bench->root[0]) ||
-            !fit((array_pointer *)&bench->in, count, sizeof bench->in[0]) || !fit((array_pointer *)&bench->value, count, sizeof bench->value[0]))
+            !fit((array_pointer *)&bench->place, count, sizeof bench->place[0]) ||
+            !fit((array_pointer *)&bench->root, count, sizeof bench->root[0]) ||
+            !fit((array_pointer *)&bench->in, count, sizeof bench->in[0]) ||
+            !fit((array_pointer *)&bench->value, count, sizeof bench->value[0]))
             return false;
         bench->roots_capacity = count;
     }
     return true;
 }
 
-bool exec_missing_leaf(const struct exec *exec, const struct exec_plan *plan, const int64_t *word, uint32_t *input, struct hash128 *ret)
+bool exec_missing_leaf(const struct exec *exec, const struct exec_plan *plan, const int64_t *word, uint32_t *input,
+                       struct hash128 *ret)
 {
     for (uint32_t i = *input; i < plan->plan->inputs; i++) {
         if (!plan->plan->input[i].is_leaf)
@@ -101,7 +105,8 @@ static enum dj_error pin_leaf(struct lowering *lowering, uint32_t i, const struc
         return fault_set(lowering->fault, DJ_E_NO_MEMORY, "%s", dj_error_text(DJ_E_NO_MEMORY));
     leaf->buffer->refs++;
     uint64_t key = leaf->bytes > EXEC_INLINE_BYTES ? content.hi ^ content.lo : 0;
-    exec->bench.place[i] = (struct place){.storage = storage, .is_logical = true, .root = i, .meta = &exec->bench.in[i], .constant_key = key};
+    exec->bench.place[i] = (struct place){
+        .storage = storage, .is_logical = true, .root = i, .meta = &exec->bench.in[i], .constant_key = key};
     exec->bench.root[i] = (struct root){.storage = storage, .bytes = leaf->bytes};
     return DJ_OK;
 }
@@ -115,14 +120,15 @@ static enum dj_error pin_handle(struct lowering *lowering, uint32_t i, const str
     uint32_t output;
     binding_handle(lowering->plan->plan, run->word, i, &distance, &output);
     if (distance == 0 || distance >= id.counter)
-        return fault_set(lowering->fault, DJ_E_BINDINGS_INVALID, "input %u names an execution %" PRIu64 " before number %" PRIu64, i,
-                         distance, id.counter);
+        return fault_set(lowering->fault, DJ_E_BINDINGS_INVALID, "input %u names an execution %" PRIu64 " before number %" PRIu64,
+                         i, distance, id.counter);
     id.counter -= distance;
     struct handle handle = {.execution = id, .output = output};
     struct value *value = exec_value_find(exec, handle);
     char text[HANDLE_TEXT], is[TENSOR_TEXT_MAX], bound[TENSOR_TEXT_MAX];
     if (value == NULL)
-        return fault_set(lowering->fault, DJ_E_HANDLE_UNKNOWN, "input %u: no value %s on this worker", i, handle_text(handle, text));
+        return fault_set(lowering->fault, DJ_E_HANDLE_UNKNOWN, "input %u: no value %s on this worker", i,
+                         handle_text(handle, text));
     if (value->failure != NULL) {
         if (lowering->fault != NULL)
             *lowering->fault = value->failure->fault;
@@ -130,8 +136,8 @@ static enum dj_error pin_handle(struct lowering *lowering, uint32_t i, const str
         return value->failure->fault.code;
     }
     if (!sizes_match(&value->meta, meta))
-        return fault_set(lowering->fault, DJ_E_BINDINGS_INVALID, "input %u: the value %s is %s, bound is %s", i, handle_text(handle, text),
-                         tensor_text(&value->meta, is), tensor_text(meta, bound));
+        return fault_set(lowering->fault, DJ_E_BINDINGS_INVALID, "input %u: the value %s is %s, bound is %s", i,
+                         handle_text(handle, text), tensor_text(&value->meta, is), tensor_text(meta, bound));
     uint32_t storage;
     if (exec_run_pin(run, value->buffer, &storage) != DJ_OK)
         return fault_set(lowering->fault, DJ_E_NO_MEMORY, "%s", dj_error_text(DJ_E_NO_MEMORY));
@@ -140,7 +146,10 @@ static enum dj_error pin_handle(struct lowering *lowering, uint32_t i, const str
         return fault_set(lowering->fault, DJ_E_BUSY, "more than %d executions in flight feed this one", EXEC_DEPENDENCIES_MAX);
     bool is_logical = strides_match(&value->meta, meta);
     exec->bench.value[i] = value;
-    exec->bench.place[i] = (struct place){.storage = storage, .is_logical = is_logical, .root = i, .offset = value->offset,
+    exec->bench.place[i] = (struct place){.storage = storage,
+                                          .is_logical = is_logical,
+                                          .root = i,
+                                          .offset = value->offset,
                                           .meta = is_logical ? &exec->bench.in[i] : &value->meta};
     exec->bench.root[i] = (struct root){.storage = storage, .bytes = value->buffer->bytes};
     return DJ_OK;
@@ -284,8 +293,11 @@ static enum dj_error keep_outputs(struct lowering *lowering)
             uint32_t flat = byte * 8 + (uint32_t)__builtin_ctz(bits);
             const struct place *place = &exec->bench.place[inputs + flat];
             assert(place->storage != STORAGE_WORKSPACE && place->storage != STORAGE_NONE);
-            struct value value = {.handle = {.execution = request->id, .output = flat}, .buffer = run->buffer[place->storage - 1],
-                                  .offset = place->offset, .meta = *place->meta, .producer = run};
+            struct value value = {.handle = {.execution = request->id, .output = flat},
+                                  .buffer = run->buffer[place->storage - 1],
+                                  .offset = place->offset,
+                                  .meta = *place->meta,
+                                  .producer = run};
             enum dj_error error = exec_run_keep(run, value.handle) ? exec_value_put(exec, &value) : DJ_E_NO_MEMORY;
             if (error != DJ_OK)
                 return fault_set(lowering->fault, error, "output %u cannot be kept: %s", flat, dj_error_text(error));
@@ -346,7 +358,8 @@ enum dj_error exec_prepare(struct exec *exec, const struct exec_request *request
                            struct fault *fault)
 {
     const struct srg_plan *srg = request->plan->plan;
-    struct lowering lowering = {.exec = exec, .request = request, .plan = request->plan, .may_slack = true, .node = -1, .fault = fault};
+    struct lowering lowering = {
+        .exec = exec, .request = request, .plan = request->plan, .may_slack = true, .node = -1, .fault = fault};
     struct exec_stats before = exec->stats;
     uint32_t node = UINT32_MAX;
     enum dj_error error = check_request(request, fault);
@@ -359,7 +372,7 @@ enum dj_error exec_prepare(struct exec *exec, const struct exec_request *request
     if (error == DJ_OK)
         error = attempt(&lowering);
     if (error == DJ_E_DEVICE_MEMORY && lowering.run != NULL) {
-        abandon(exec, lowering.run);            // once more, without memory for growth
+        abandon(exec, lowering.run);    // once more, without memory for growth
         stats_restore(exec, &before);
         lowering.may_slack = false;
         error = attempt(&lowering);
@@ -409,7 +422,7 @@ static void fail_outputs(struct exec *exec, struct run *run)
         value->producer = NULL;
         value->failure = exec_failure_hold(run->failure);
     }
-    list_each(node, &exec->in_flight) {
+    list_each (node, &exec->in_flight) {
         struct run *later = list_entry(node, struct run, in_flight);
         for (uint32_t i = 0; i < later->dependencies; i++) {
             if (later->builds_on[i] == run && later->failure == NULL)
@@ -456,7 +469,7 @@ void exec_complete(struct exec *exec, struct exec_run *face)
         fail_outputs(exec, run);
     }
     // Whoever is prepared from now on must not name this run.
-    list_each(node, &exec->in_flight) {
+    list_each (node, &exec->in_flight) {
         struct run *later = list_entry(node, struct run, in_flight);
         for (uint32_t i = 0; i < later->dependencies; i++) {
             if (later->builds_on[i] == run)

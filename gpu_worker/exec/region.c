@@ -17,12 +17,14 @@ enum { SECOND_BITS = 4, SECOND = 1 << SECOND_BITS, FIRST = 64 - SECOND_BITS };
 struct region {
     struct pool *blocks;
     uint64_t units, used_units;
-    uint64_t first_map;                         // bit f: second_map[f] is not 0
+    uint64_t first_map;    // bit f: second_map[f] is not 0
     uint32_t second_map[FIRST];
     struct region_block *list[FIRST][SECOND];
 };
 
-struct class_of { uint32_t first, second; };
+struct class_of {
+    uint32_t first, second;
+};
 
 static struct class_of class_of(uint64_t units)
 {
@@ -215,7 +217,8 @@ uint64_t region_largest_free_bytes(const struct region *region)
     return largest;
 }
 
-void region_trim(struct region *region, uint64_t least_bytes, void (*trim)(void *self, uint64_t offset, uint64_t bytes), void *self)
+void region_trim(struct region *region, uint64_t least_bytes, void (*trim)(void *self, uint64_t offset, uint64_t bytes),
+                 void *self)
 {
     for (uint32_t first = 0; first < FIRST; first++) {
         for (uint32_t second = 0; region->second_map[first] != 0 && second < SECOND; second++) {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 enum { EXEC_BUFFERS_MAX = EXEC_VALUES_MAX + EXEC_LEAVES_MAX + (1 << 18) };
-#define EXEC_TRIM_BYTES ((uint64_t)1 << 20)     // smaller free spans keep their memory
+#define EXEC_TRIM_BYTES ((uint64_t)1 << 20)    // smaller free spans keep their memory
 
 enum dj_error exec_make(const struct device_port *port, struct exec **ret)
 {
@@ -47,7 +47,7 @@ static void free_tables(struct exec *exec)
         blob_drop(leaf->staged);
         exec_leaf_free_hash(leaf);
     }
-    list_each(node, &exec->plan_lru) {
+    list_each (node, &exec->plan_lru) {
         struct exec_plan *plan = list_entry(node, struct exec_plan, lru);
         list_remove(&plan->lru);
         exec_plan_drop(plan);
@@ -58,7 +58,7 @@ void exec_free(struct exec *exec)
 {
     if (exec == NULL)
         return;
-    list_each(node, &exec->in_flight) {
+    list_each (node, &exec->in_flight) {
         list_remove(node);
         exec_run_give(exec, list_entry(node, struct run, in_flight));
     }
@@ -160,7 +160,8 @@ enum dj_error exec_import(struct exec *exec, struct handle handle, const struct 
                           struct exec_run **ret, struct fault *fault)
 {
     if (!tensor_is_contiguous(meta) || (uint64_t)tensor_bytes(meta) != blob->bytes)
-        return fault_set(fault, DJ_E_MALFORMED, "an imported value has %zu bytes, its sizes and dtype say otherwise", blob->bytes);
+        return fault_set(fault, DJ_E_MALFORMED, "an imported value has %zu bytes, its sizes and dtype say otherwise",
+                         blob->bytes);
     struct run *run = exec_run_take(exec);
     struct buffer *buffer = run == NULL ? NULL : exec_buffer_make(exec, blob->bytes);
     uint32_t storage;

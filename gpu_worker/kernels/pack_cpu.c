@@ -9,13 +9,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "core/base/assert.h"
 #include "core/base/bits.h"
 #include "core/base/list.h"
 
-enum { IDLE_ACQUIRES = 4096, HUGE_PAGE_BYTES = 2 << 20 };
+enum { IDLE_ACQUIRES = 4096 };
 
 struct pack {
     struct list node;    // in `packs`, most recently used last
@@ -60,24 +59,13 @@ static void evict_for(size_t bytes, uint64_t idle)
     }
 }
 
-// Whole huge pages where they fit: with small ones a product waits for the TLB in every panel.
-static float *allocate(size_t bytes)
-{
-    if (bytes < HUGE_PAGE_BYTES)
-        return aligned_alloc(64, bytes);
-    float *data = aligned_alloc(HUGE_PAGE_BYTES, bytes);
-    if (data != NULL)
-        (void)madvise(data, bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES, MADV_HUGEPAGE);
-    return data;
-}
-
 static struct pack *insert(const struct pack_key *key, size_t bytes)
 {
     evict_for(bytes, IDLE_ACQUIRES);
     if (used_bytes + bytes > limit_bytes)
         return NULL;
     struct pack *pack = calloc(1, sizeof *pack);
-    float *data = allocate(bytes);
+    float *data = aligned_alloc(64, bytes);
     if (pack == NULL || data == NULL) {
         free(pack);
         free(data);

@@ -8,17 +8,17 @@
 
 static const struct hash128 token = {1, 2};
 
-#define SAY(rig, link, NAME, name, ...)                                       \
-    do {                                                                      \
-        struct wire_##name said = {__VA_ARGS__};                              \
+#define SAY(rig, link, NAME, name, ...) \
+    do { \
+        struct wire_##name said = {__VA_ARGS__}; \
         rig_say((rig), (link), WIRE_##NAME, wire_##name##_encode(&said), NULL); \
     } while (0)
 
-#define HEARD(rig, link, NAME, name, into)                                                                        \
-    do {                                                                                                          \
-        const struct rig_sent *sent_ = rig_heard((rig), (link), WIRE_##NAME);                                     \
-        assert_non_null(sent_);                                                                                   \
-        assert_ok(wire_##name##_decode(sent_->body->data, sent_->body->bytes, (rig)->arena, (into)));             \
+#define HEARD(rig, link, NAME, name, into) \
+    do { \
+        const struct rig_sent *sent_ = rig_heard((rig), (link), WIRE_##NAME); \
+        assert_non_null(sent_); \
+        assert_ok(wire_##name##_decode(sent_->body->data, sent_->body->bytes, (rig)->arena, (into))); \
     } while (0)
 
 static void the_first_words_are_accepted_with_the_right_token(void **state)
@@ -185,7 +185,7 @@ static void a_new_life_of_a_worker_fences_the_old_one(void **state)
 
     rig_worker(rig, "w1", 10);
     rig_advance(rig, HEAD_LEASE_NS - 100000000);
-    rig->now_ns += 200000000;                   // silent for longer than its lease, not yet looked at
+    rig->now_ns += 200000000;    // silent for longer than its lease, not yet looked at
     rig_worker(rig, "w1", 11);
     HEARD(rig, client, WORKER_GONE, worker_gone, &gone);
     assert_int_equal(gone.incarnation, 10);
@@ -242,7 +242,8 @@ static void a_client_resumes_its_session_on_a_new_link(void **state)
     HEARD(rig, worker, ADMIT, admit, &admit);
     rig_link_down(rig, first);
     uint64_t second = rig_link(rig, ROLE_CLIENT, token);
-    SAY(rig, second, SESSION_OPEN, session_open, .request = 7, .device_index = -2, .session = admit.session, .epoch = admit.epoch);
+    SAY(rig, second, SESSION_OPEN, session_open, .request = 7, .device_index = -2, .session = admit.session,
+        .epoch = admit.epoch);
     HEARD(rig, second, SESSION_GRANT, session_grant, &grant);
     assert_int_equal(grant.session, admit.session);
     assert_int_equal(grant.grants_count, 0);
@@ -318,10 +319,13 @@ static void a_session_whose_client_left_is_dismissed_after_the_grace_period(void
     assert_non_null(rig_heard(rig, worker, WIRE_DISMISS));
 }
 
-CASES(the_first_words_are_accepted_with_the_right_token, a_wrong_token_is_told_so_and_closed, another_protocol_version_is_told_both_versions,
-      nothing_is_accepted_before_hello, garbage_in_a_message_closes_only_its_link, a_session_is_granted_only_after_the_worker_admitted_it,
-      without_workers_a_session_hears_what_to_do, sessions_spread_over_workers_and_stay_where_they_are, a_device_that_is_not_there_is_refused_by_name,
-      a_closed_connection_fences_its_worker_at_once, a_silent_worker_is_fenced_after_its_lease_and_not_before, a_new_life_of_a_worker_fences_the_old_one,
-      a_client_resumes_its_session_on_a_new_link, a_session_that_no_life_of_the_head_gave_out_is_not_resumed,
+CASES(the_first_words_are_accepted_with_the_right_token, a_wrong_token_is_told_so_and_closed,
+      another_protocol_version_is_told_both_versions, nothing_is_accepted_before_hello, garbage_in_a_message_closes_only_its_link,
+      a_session_is_granted_only_after_the_worker_admitted_it, without_workers_a_session_hears_what_to_do,
+      sessions_spread_over_workers_and_stay_where_they_are, a_device_that_is_not_there_is_refused_by_name,
+      a_closed_connection_fences_its_worker_at_once, a_silent_worker_is_fenced_after_its_lease_and_not_before,
+      a_new_life_of_a_worker_fences_the_old_one, a_client_resumes_its_session_on_a_new_link,
+      a_session_that_no_life_of_the_head_gave_out_is_not_resumed,
       records_are_acknowledged_only_when_durable_and_raise_the_watermark, records_that_could_not_be_written_are_not_acknowledged,
-      a_leaf_is_durable_only_once_its_bytes_are_checked_and_committed, a_session_whose_client_left_is_dismissed_after_the_grace_period)
+      a_leaf_is_durable_only_once_its_bytes_are_checked_and_committed,
+      a_session_whose_client_left_is_dismissed_after_the_grace_period)

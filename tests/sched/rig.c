@@ -2,7 +2,6 @@
 
 #include "tests/sched/rig.h"
 
-
 #include "core/io/blob.h"
 
 #include <stdio.h>
@@ -32,8 +31,8 @@ static void carry_out(struct rig *rig, const struct io_effect *effect)
     switch (effect->kind) {
     case IO_SEND:
         assert_true(rig->sents < RIG_SENT_MAX);
-        rig->sent[rig->sents++] =
-            (struct rig_sent){.link = effect->send.link, .message = effect->send.message, .body = effect->send.body, .bulk = effect->send.bulk};
+        rig->sent[rig->sents++] = (struct rig_sent){
+            .link = effect->send.link, .message = effect->send.message, .body = effect->send.body, .bulk = effect->send.bulk};
         break;
     case IO_LINK_CLOSE: rig->closed[rig->closed_links++] = effect->link_close.link; break;
     case IO_STORE_READ: answer_store(rig, effect->store_read.ticket, effect->store_read.batch, DJ_OK); break;

@@ -228,7 +228,8 @@ static void acknowledged_commits_survive_kill_9(void **state)
             _exit(1);
         for (number = 0; number < 40; number++) {
             snprintf(key, sizeof key, "key%u", number);
-            if (commit(rig, put(STORE_PUT, key, key, strlen(key))) != DJ_OK || write(ends[1], &number, sizeof number) != sizeof number)
+            if (commit(rig, put(STORE_PUT, key, key, strlen(key))) != DJ_OK ||
+                write(ends[1], &number, sizeof number) != sizeof number)
                 _exit(1);
         }
         rig->port.commit(rig->port.self, 5000, put(STORE_PUT, "unacknowledged", "x", 1));
@@ -333,7 +334,8 @@ static void many_batches_are_committed_in_their_order(void **state)
     assert_true(store_stats(&rig->port).commits < MANY);
 }
 
-CASES(what_is_committed_can_be_read_after_closing, what_is_there_is_not_replaced_by_put_if_absent, an_absent_or_deleted_key_gives_no_entry,
-      a_scan_gives_keys_in_order_from_where_it_is_told, acknowledged_commits_survive_kill_9, a_flipped_byte_in_a_blob_file_is_refused,
-      two_heads_cannot_share_a_folder, a_folder_that_cannot_be_made_is_a_typed_error_that_names_it, a_full_disk_refuses_and_loses_nothing,
+CASES(what_is_committed_can_be_read_after_closing, what_is_there_is_not_replaced_by_put_if_absent,
+      an_absent_or_deleted_key_gives_no_entry, a_scan_gives_keys_in_order_from_where_it_is_told,
+      acknowledged_commits_survive_kill_9, a_flipped_byte_in_a_blob_file_is_refused, two_heads_cannot_share_a_folder,
+      a_folder_that_cannot_be_made_is_a_typed_error_that_names_it, a_full_disk_refuses_and_loses_nothing,
       many_batches_are_committed_in_their_order)

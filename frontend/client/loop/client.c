@@ -11,10 +11,10 @@
 #include "core/base/assert.h"
 #include "core/io/blob.h"
 
-#define QUIET_NS 5000000u               // without a waiter, before the background thread takes the links
-#define RELEASE_NS 50000000u            // without a flush, before releases are sent on their own
-#define CHECK_NS 50000000u              // between two questions to the program while a call blocks
-#define ROOM_NS 10000000000u            // how long a flush waits for the window
+#define QUIET_NS 5000000u       // without a waiter, before the background thread takes the links
+#define RELEASE_NS 50000000u    // without a flush, before releases are sent on their own
+#define CHECK_NS 50000000u      // between two questions to the program while a call blocks
+#define ROOM_NS 10000000000u    // how long a flush waits for the window
 
 static struct client client_one = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -32,7 +32,8 @@ static void port_submit(void *self, const struct submission *submission)
     protocol_submit(client->protocol, loop_now_ns(), submission);
 }
 
-static void port_import(void *self, uint32_t place, uint64_t counter, uint32_t from_place, uint64_t from_counter, uint32_t from_output, void *tag)
+static void port_import(void *self, uint32_t place, uint64_t counter, uint32_t from_place, uint64_t from_counter,
+                        uint32_t from_output, void *tag)
 {
     struct client *client = self;
     protocol_import(client->protocol, loop_now_ns(), place, counter, from_place, from_counter, from_output, tag);
@@ -45,11 +46,17 @@ static void port_release(void *self, uint32_t place, const struct released *rele
         protocol_release(client->protocol, place, released, count);
 }
 
-static uint64_t port_link_open(void *self, const char *address) { return loop_open(((struct client *)self)->loop, address); }
-static void port_link_close(void *self, uint64_t link) { loop_close(((struct client *)self)->loop, link); }
+static uint64_t port_link_open(void *self, const char *address)
+{
+    return loop_open(((struct client *)self)->loop, address);
+}
+static void port_link_close(void *self, uint64_t link)
+{
+    loop_close(((struct client *)self)->loop, link);
+}
 
-static void port_send(void *self, uint64_t link, uint16_t message, struct blob *body, struct blob *bulk, uint64_t bulk_offset, uint64_t bulk_bytes,
-                      uint64_t not_after_ns)
+static void port_send(void *self, uint64_t link, uint16_t message, struct blob *body, struct blob *bulk, uint64_t bulk_offset,
+                      uint64_t bulk_bytes, uint64_t not_after_ns)
 {
     loop_send(((struct client *)self)->loop, link, message, body, bulk, bulk_offset, bulk_bytes, not_after_ns);
 }
@@ -59,7 +66,10 @@ static void port_answered(void *self, void *tag, uint32_t output, struct blob *b
     recorder_answered(((struct client *)self)->recorder, tag, output, blob, offset, length);
 }
 
-static void port_executed(void *self, void *tag) { recorder_executed(((struct client *)self)->recorder, tag); }
+static void port_executed(void *self, void *tag)
+{
+    recorder_executed(((struct client *)self)->recorder, tag);
+}
 
 static void port_failed(void *self, void *tag, enum dj_error error, int64_t node, const char *text)
 {
@@ -121,8 +131,16 @@ static void port_told(void *self, void *tag, enum dj_error error, const char *te
 }
 
 const struct protocol_port client_protocol_port = {
-    .self = &client_one, .link_open = port_link_open, .link_close = port_link_close, .send = port_send, .answered = port_answered,
-    .executed = port_executed, .failed = port_failed, .place_lost = port_place_lost, .fetched = port_fetched, .told = port_told,
+    .self = &client_one,
+    .link_open = port_link_open,
+    .link_close = port_link_close,
+    .send = port_send,
+    .answered = port_answered,
+    .executed = port_executed,
+    .failed = port_failed,
+    .place_lost = port_place_lost,
+    .fetched = port_fetched,
+    .told = port_told,
 };
 
 void client_handle(void *self, uint64_t now_ns, const struct io_event *event)
@@ -138,8 +156,14 @@ void client_handle(void *self, uint64_t now_ns, const struct io_event *event)
 
 // The lock -----------------------------------------------------------------------------------------------------------------
 
-static void fork_prepare(void) { pthread_mutex_lock(&client_one.lock); }
-static void fork_parent(void) { pthread_mutex_unlock(&client_one.lock); }
+static void fork_prepare(void)
+{
+    pthread_mutex_lock(&client_one.lock);
+}
+static void fork_parent(void)
+{
+    pthread_mutex_unlock(&client_one.lock);
+}
 
 // The child has neither the background thread nor a right to the parent's links: it drops its copies and says so to whoever asks.
 static void fork_child(void)
@@ -150,7 +174,8 @@ static void fork_child(void)
     client->has_leader = client->has_thread = client->is_polling = false;
     if (client->state != CLIENT_OFF) {
         embedded_forget(&client->embedded);
-        recorder_close(client->recorder, DJ_E_FORKED, "made before this process was forked from another; only that one can use it");
+        recorder_close(client->recorder, DJ_E_FORKED,
+                       "made before this process was forked from another; only that one can use it");
         protocol_free(client->protocol);
         loop_free(client->loop);
         client->protocol = NULL;
@@ -169,7 +194,8 @@ static void client_init(void)
     pthread_cond_init(&client->changed, &attributes);
     pthread_condattr_destroy(&attributes);
     pthread_atfork(fork_prepare, fork_parent, fork_child);
-    struct recorder_port port = {.self = client, .place = port_place, .submit = port_submit, .import = port_import, .release = port_release};
+    struct recorder_port port = {
+        .self = client, .place = port_place, .submit = port_submit, .import = port_import, .release = port_release};
     if (recorder_make(&port, &client->recorder) != DJ_OK)
         client->recorder = NULL;
 }
@@ -220,7 +246,8 @@ static bool program_says_stop(struct client *client)
     return says_stop;
 }
 
-enum dj_error client_wait(struct client *client, bool (*is_done)(struct client *client, void *context), void *context, uint64_t deadline_ns)
+enum dj_error client_wait(struct client *client, bool (*is_done)(struct client *client, void *context), void *context,
+                          uint64_t deadline_ns)
 {
     if (is_done(client, context))
         return DJ_OK;
@@ -228,7 +255,7 @@ enum dj_error client_wait(struct client *client, bool (*is_done)(struct client *
     enum dj_error error = DJ_OK;
     client->waiters++;
     if (client->is_polling)
-        loop_wake(client->loop);        // the links are ours now
+        loop_wake(client->loop);    // the links are ours now
     while (error == DJ_OK && !is_done(client, context)) {
         uint64_t until_ns = deadline_ns < check_ns ? deadline_ns : check_ns;
         if (client->loop == NULL || client->has_leader || client->is_closing) {
@@ -289,7 +316,7 @@ void *client_background(void *argument)
     struct client *client = argument;
     sigset_t all;
     sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, NULL);     // signals are the program's
+    pthread_sigmask(SIG_BLOCK, &all, NULL);    // signals are the program's
     pthread_mutex_lock(&client->lock);
     while (!client->must_stop) {
         background_step(client);
@@ -321,7 +348,8 @@ enum dj_error client_flush(struct client *client, struct fault *fault)
         return fault_set(fault, DJ_E_CLOSED, "Djinn was shut down meanwhile");
     error = client_wait(client, has_room, NULL, loop_now_ns() + ROOM_NS);
     if (error == DJ_E_TIMEOUT)
-        return fault_set(fault, DJ_E_WINDOW_FULL, "%llu executions (%llu bytes) wait to be answered or made durable, and none was for 10 s",
+        return fault_set(fault, DJ_E_WINDOW_FULL,
+                         "%llu executions (%llu bytes) wait to be answered or made durable, and none was for 10 s",
                          (unsigned long long)protocol_stats(client->protocol).executions_unacknowledged,
                          (unsigned long long)protocol_stats(client->protocol).bytes_unacknowledged);
     if (error != DJ_OK)

@@ -23,8 +23,8 @@ struct client {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     enum client_state state;
-    struct recorder *recorder;          // made once, lives on through sessions
-    struct protocol *protocol;          // while ON or CONNECTING
+    struct recorder *recorder;    // made once, lives on through sessions
+    struct protocol *protocol;    // while ON or CONNECTING
     struct loop *loop;
     struct embedded embedded;
     char address[IO_ADDRESS_MAX];
@@ -32,10 +32,10 @@ struct client {
     uint64_t sessions, init_ns, deadline_ns;
 
     uint32_t waiters;
-    bool has_leader, is_closing;        // closing: nobody may lead any more
-    uint64_t waited_ns;                 // when somebody last stopped waiting
+    bool has_leader, is_closing;    // closing: nobody may lead any more
+    uint64_t waited_ns;             // when somebody last stopped waiting
     pthread_t thread;
-    bool has_thread, must_stop, is_polling;     // the background thread; polling: it waits on links
+    bool has_thread, must_stop, is_polling;    // the background thread; polling: it waits on links
 
     int (*check)(void *context);
     void *check_context;
@@ -46,11 +46,12 @@ struct client {
     uint64_t reads, flush_ns, wait_ns, record_ns, records, leaf_bytes_in_reads;
 };
 
-struct client *client_enter(void);                          // locks; makes the recorder on first use. NULL: out of memory
-void client_leave(struct client *client);                   // wakes the background thread if it must know, and unlocks
+struct client *client_enter(void);           // locks; makes the recorder on first use. NULL: out of memory
+void client_leave(struct client *client);    // wakes the background thread if it must know, and unlocks
 
 // Connects if need be. config NULL: as dj_init(NULL). DJ_E_FORKED unless `config_is_explicit`.
-DJ_MUST_USE enum dj_error client_connect(struct client *client, const struct dj_config *config, bool is_explicit, struct fault *fault);
+DJ_MUST_USE enum dj_error client_connect(struct client *client, const struct dj_config *config, bool is_explicit,
+                                         struct fault *fault);
 void client_disconnect(struct client *client, enum dj_error error, const char *text, uint64_t linger_ns);
 
 // Waits until is_done(context) or the deadline (DJ_E_TIMEOUT), or the program's check says stop (DJ_E_INTERRUPTED). The lock is let go meanwhile.
@@ -62,9 +63,22 @@ void client_quiesce(struct client *client);
 DJ_MUST_USE enum dj_error client_flush(struct client *client, struct fault *fault);
 
 // A read in course: the tag of a fetch, shared by reader and fetch.
-struct reading { struct client *client; struct value *value; uint32_t holders; bool is_done; enum dj_error error; char text[FAULT_TEXT_MAX]; };
+struct reading {
+    struct client *client;
+    struct value *value;
+    uint32_t holders;
+    bool is_done;
+    enum dj_error error;
+    char text[FAULT_TEXT_MAX];
+};
 // An answer to dj_ask, likewise.
-struct asking { uint32_t holders; bool is_done; enum dj_error error; char text[FAULT_TEXT_MAX]; char *json; };
+struct asking {
+    uint32_t holders;
+    bool is_done;
+    enum dj_error error;
+    char text[FAULT_TEXT_MAX];
+    char *json;
+};
 void reading_drop(struct reading *reading);
 void asking_drop(struct asking *asking);
 

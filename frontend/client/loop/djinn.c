@@ -42,7 +42,8 @@ static enum dj_error check_fork(const struct client *client, struct fault *fault
 {
     if (client->state != CLIENT_FORKED)
         return DJ_OK;
-    return fault_set(fault, DJ_E_FORKED, "this process was forked after Djinn was initialised; call dj_init (in Python: djinn.init()) in it first");
+    return fault_set(fault, DJ_E_FORKED,
+                     "this process was forked after Djinn was initialised; call dj_init (in Python: djinn.init()) in it first");
 }
 
 // Bounds on recorded work: what was recorded stays recorded even if it cannot be submitted now; its readers will hear why.
@@ -81,13 +82,13 @@ void dj_cell_drop(struct dj_cell *cell)
 
 int dj_cell_device(const struct dj_cell *cell)
 {
-    return recorder_cell_device(cell);  // never changes
+    return recorder_cell_device(cell);    // never changes
 }
 
 // Recording ----------------------------------------------------------------------------------------------------------------
 
-int dj_record(uint32_t op, const struct dj_arg *in, uint32_t n_in, const struct dj_attr *attr, uint32_t n_attr, int dtype, int device,
-              struct dj_tensor *out, struct dj_fault *fault)
+int dj_record(uint32_t op, const struct dj_arg *in, uint32_t n_in, const struct dj_attr *attr, uint32_t n_attr, int dtype,
+              int device, struct dj_tensor *out, struct dj_fault *fault)
 {
     struct client *client = client_enter();
     if (client == NULL)
@@ -165,7 +166,10 @@ int dj_to_device(const struct dj_tensor *tensor, int device, struct dj_tensor *o
 
 // Reading ------------------------------------------------------------------------------------------------------------------
 
-struct wanted { struct value *value; const struct reading *fetch; };
+struct wanted {
+    struct value *value;
+    const struct reading *fetch;
+};
 
 static bool is_readable(struct client *client, void *context)
 {
@@ -204,13 +208,9 @@ static enum dj_error value_bring(struct client *client, struct value *value, str
         enum dj_error error = DJ_OK;
         switch (recorder_value_state(client->recorder, value)) {
         case VALUE_LOCAL:
-        case VALUE_ANSWERED:
-            return DJ_OK;
-        case VALUE_FAILED:
-            return recorder_value_fault(client->recorder, value, out);
-        case VALUE_RECORDED:
-            error = client_flush(client, fault);
-            break;
+        case VALUE_ANSWERED: return DJ_OK;
+        case VALUE_FAILED: return recorder_value_fault(client->recorder, value, out);
+        case VALUE_RECORDED: error = client_flush(client, fault); break;
         case VALUE_AT_WORKER: {
             struct wanted wanted = {.value = value};
             if (client->state != CLIENT_ON)

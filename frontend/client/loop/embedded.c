@@ -20,8 +20,6 @@
 
 #include "frontend/client/loop/loop.h"
 
-extern char **environ;
-
 enum { PATH_BYTES = 1024, LINE_BYTES = 256, LOG_TAIL_BYTES = 240, CHILD_LIVENESS_FD = 3, STOP_STEPS = 200, STOP_STEP_US = 10000 };
 
 static const char ready_words[] = "djinn: ready at ";
@@ -72,8 +70,9 @@ static enum dj_error find_program(const char *given, char path[PATH_BYTES], stru
     }
     if (beside_library(path) || in_path(path))
         return DJ_OK;
-    return fault_set(fault, DJ_E_NOT_FOUND, "no head was named and no djinn program was found beside libdjinn or in PATH; set DJINN_ADDRESS to a "
-                                            "head's host:port, or DJINN_PROGRAM to the program");
+    return fault_set(fault, DJ_E_NOT_FOUND,
+                     "no head was named and no djinn program was found beside libdjinn or in PATH; set DJINN_ADDRESS to a "
+                     "head's host:port, or DJINN_PROGRAM to the program");
 }
 
 // Starting -----------------------------------------------------------------------------------------------------------------
@@ -85,8 +84,8 @@ static uint32_t cores(void)
     return count < 1 ? 1 : (uint32_t)count;
 }
 
-static enum dj_error child_spawn(const char *program, char **arguments, char **environment, int liveness, int out, int log, pid_t *ret,
-                                 struct fault *fault)
+static enum dj_error child_spawn(const char *program, char **arguments, char **environment, int liveness, int out, int log,
+                                 pid_t *ret, struct fault *fault)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
@@ -157,11 +156,13 @@ static enum dj_error read_address(struct embedded *embedded, uint64_t deadline_n
         if (ready < 0 && errno == EINTR)
             continue;
         if (ready <= 0)
-            return fault_set(fault, DJ_E_TIMEOUT, "the embedded head and worker did not start in time; their log is %s", embedded->log);
+            return fault_set(fault, DJ_E_TIMEOUT, "the embedded head and worker did not start in time; their log is %s",
+                             embedded->log);
         ssize_t n = read(embedded->out_fd, line + length, sizeof line - 1 - length);
         if (n <= 0) {
             log_tail(embedded->log, tail);
-            return fault_set(fault, DJ_E_CLOSED, "the embedded head and worker ended while starting; their log is %s: %s", embedded->log, tail);
+            return fault_set(fault, DJ_E_CLOSED, "the embedded head and worker ended while starting; their log is %s: %s",
+                             embedded->log, tail);
         }
         length += (size_t)n;
         line[length] = '\0';
@@ -169,7 +170,9 @@ static enum dj_error read_address(struct embedded *embedded, uint64_t deadline_n
         if (end == NULL && length < sizeof line - 1)
             continue;
         if (end == NULL || strncmp(line, ready_words, sizeof ready_words - 1) != 0)
-            return fault_set(fault, DJ_E_MALFORMED, "the embedded program said \"%.100s\" instead of its address; is it a djinn of another version?", line);
+            return fault_set(fault, DJ_E_MALFORMED,
+                             "the embedded program said \"%.100s\" instead of its address; is it a djinn of another version?",
+                             line);
         *end = '\0';
         snprintf(embedded->address, sizeof embedded->address, "%.120s", line + sizeof ready_words - 1);
         return DJ_OK;
@@ -179,7 +182,8 @@ static enum dj_error read_address(struct embedded *embedded, uint64_t deadline_n
 static enum dj_error pipes_make(int liveness[2], int out[2], int *log, struct embedded *embedded, struct fault *fault)
 {
     const char *temporary = getenv("TMPDIR");
-    snprintf(embedded->folder, sizeof embedded->folder, "%.40s/djinn-XXXXXX", temporary != NULL && temporary[0] == '/' && strlen(temporary) <= 40 ? temporary : "/tmp");
+    snprintf(embedded->folder, sizeof embedded->folder, "%.40s/djinn-XXXXXX",
+             temporary != NULL && temporary[0] == '/' && strlen(temporary) <= 40 ? temporary : "/tmp");
     if (mkdtemp(embedded->folder) == NULL)
         return fault_set(fault, DJ_E_SYSTEM, "cannot make the temporary folder %s: %s", embedded->folder, strerror(errno));
     snprintf(embedded->log, sizeof embedded->log, "%s/log", embedded->folder);
@@ -195,8 +199,8 @@ static void close_open(int fd)
         close(fd);
 }
 
-enum dj_error embedded_start(const char *program, struct hash128 token, uint32_t threads, uint64_t deadline_ns, struct embedded *ret,
-                             struct fault *fault)
+enum dj_error embedded_start(const char *program, struct hash128 token, uint32_t threads, uint64_t deadline_ns,
+                             struct embedded *ret, struct fault *fault)
 {
     char path[PATH_BYTES], threads_text[16], fd_text[16], token_text[12 + HASH128_TEXT] = "DJINN_TOKEN=";
     int liveness[2] = {-1, -1}, out[2] = {-1, -1}, log = -1;
@@ -208,7 +212,8 @@ enum dj_error embedded_start(const char *program, struct hash128 token, uint32_t
         hash128_text(token, token_text + 12);
         snprintf(threads_text, sizeof threads_text, "%u", threads == 0 ? cores() : threads);
         snprintf(fd_text, sizeof fd_text, "%d", CHILD_LIVENESS_FD);
-        char *arguments[] = {path, "embedded", "--state", embedded.folder, "--threads", threads_text, "--liveness-fd", fd_text, NULL};
+        char *arguments[] = {path,    "embedded", "--state", embedded.folder, "--threads", threads_text, "--liveness-fd",
+                             fd_text, NULL};
         char **environment = environment_with(token_text);
         error = environment == NULL ? fault_set(fault, DJ_E_NO_MEMORY, "no memory to start %s", path)
                                     : child_spawn(path, arguments, environment, liveness[0], out[1], log, &embedded.pid, fault);

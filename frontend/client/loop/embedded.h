@@ -13,17 +13,17 @@
 #include "core/base/hash.h"
 
 struct embedded {
-    pid_t pid;                          // 0: none
+    pid_t pid;    // 0: none
     int liveness_fd, out_fd;
     char folder[64], log[80];
-    char address[128];                  // "host:port"
+    char address[128];    // "host:port"
 };
 
 // Starts the child and waits for its address, at most until deadline_ns (CLOCK_MONOTONIC). program NULL: $DJINN_PROGRAM, then beside this
 // library, then $PATH. DJ_E_NOT_FOUND, DJ_E_SYSTEM, DJ_E_TIMEOUT, DJ_E_CLOSED (it died; the fault has the end of its log).
-DJ_MUST_USE enum dj_error embedded_start(const char *program, struct hash128 token, uint32_t threads, uint64_t deadline_ns, struct embedded *ret,
-                                         struct fault *fault);
-void embedded_stop(struct embedded *embedded);              // waits at most 2 s, then kills. Nothing when pid is 0
-void embedded_forget(struct embedded *embedded);            // in a forked child: it is the parent's
+DJ_MUST_USE enum dj_error embedded_start(const char *program, struct hash128 token, uint32_t threads, uint64_t deadline_ns,
+                                         struct embedded *ret, struct fault *fault);
+void embedded_stop(struct embedded *embedded);      // waits at most 2 s, then kills. Nothing when pid is 0
+void embedded_forget(struct embedded *embedded);    // in a forked child: it is the parent's
 
 #endif

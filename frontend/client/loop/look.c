@@ -12,10 +12,22 @@
 #define ASK_NS 10000000000u
 enum { JSON_BYTES_MAX = 256 << 20, RECORD_SAMPLE_MIN = 1 };
 
-const char *dj_error_name_of(int error) { return dj_error_name((enum dj_error)error); }
-const char *dj_error_text_of(int error) { return dj_error_text((enum dj_error)error); }
-const char *dj_version(void) { return "0.1.0"; }
-void dj_free(void *memory) { free(memory); }
+const char *dj_error_name_of(int error)
+{
+    return dj_error_name((enum dj_error)error);
+}
+const char *dj_error_text_of(int error)
+{
+    return dj_error_text((enum dj_error)error);
+}
+const char *dj_version(void)
+{
+    return "0.1.0";
+}
+void dj_free(void *memory)
+{
+    free(memory);
+}
 
 // Life ---------------------------------------------------------------------------------------------------------------------
 
@@ -94,8 +106,13 @@ static void table_fill(void)
     ops_init();
     for (uint32_t row = 0; row < op_count(); row++) {
         const struct op_info *op = op_at(row);
-        table[row] = (struct dj_op){.number = op->number, .flags = op->flags, .outputs = op->outputs, .attrs = op->attrs,
-                                    .name = op->name, .aten = op->aten, .signature = op->signature};
+        table[row] = (struct dj_op){.number = op->number,
+                                    .flags = op->flags,
+                                    .outputs = op->outputs,
+                                    .attrs = op->attrs,
+                                    .name = op->name,
+                                    .aten = op->aten,
+                                    .signature = op->signature};
     }
     table_count = op_count();
 }
@@ -125,7 +142,7 @@ int dj_op_is_native(uint32_t number)
     if (op == NULL)
         return 0;
     if ((op->flags & OP_IS_VIEW) != 0)
-        return 1;                       // metadata: no kernel is needed
+        return 1;    // metadata: no kernel is needed
     struct client *client = client_enter();
     if (client == NULL)
         return 0;
@@ -153,15 +170,32 @@ void dj_stats(struct dj_stats *ret)
         bytes.bytes_out += live.bytes_out;
     }
     *ret = (struct dj_stats){
-        .ops_recorded = recorder.ops_recorded, .ops_submitted = recorder.ops_submitted, .ops_dropped = recorder.ops_dropped,
-        .views_restrided = recorder.views_restrided, .executions = recorder.executions, .plans = recorder.plans,
-        .plans_sent = past.plans_sent + now.plans_sent, .reads = client->reads, .reads_predicted = recorder.reads_predicted,
-        .round_trips = past.round_trips + now.round_trips, .bytes_out = bytes.bytes_out, .bytes_in = bytes.bytes_in,
-        .leaf_bytes_out = past.leaf_bytes_out + now.leaf_bytes_out, .leaf_bytes_in_reads = client->leaf_bytes_in_reads,
-        .leaves = leaves.leaves, .leaves_reused = leaves.leaves_reused, .record_ns = client->record_ns, .flush_ns = client->flush_ns,
-        .wait_ns = client->wait_ns, .bind_ns = past.bind_ns + now.bind_ns, .execute_ns = past.execute_ns + now.execute_ns,
-        .init_ns = client->init_ns, .handles_live = recorder.handles_live, .bytes_unacknowledged = now.bytes_unacknowledged,
-        .executions_unacknowledged = now.executions_unacknowledged, .resubmissions = past.resubmissions + now.resubmissions,
+        .ops_recorded = recorder.ops_recorded,
+        .ops_submitted = recorder.ops_submitted,
+        .ops_dropped = recorder.ops_dropped,
+        .views_restrided = recorder.views_restrided,
+        .executions = recorder.executions,
+        .plans = recorder.plans,
+        .plans_sent = past.plans_sent + now.plans_sent,
+        .reads = client->reads,
+        .reads_predicted = recorder.reads_predicted,
+        .round_trips = past.round_trips + now.round_trips,
+        .bytes_out = bytes.bytes_out,
+        .bytes_in = bytes.bytes_in,
+        .leaf_bytes_out = past.leaf_bytes_out + now.leaf_bytes_out,
+        .leaf_bytes_in_reads = client->leaf_bytes_in_reads,
+        .leaves = leaves.leaves,
+        .leaves_reused = leaves.leaves_reused,
+        .record_ns = client->record_ns,
+        .flush_ns = client->flush_ns,
+        .wait_ns = client->wait_ns,
+        .bind_ns = past.bind_ns + now.bind_ns,
+        .execute_ns = past.execute_ns + now.execute_ns,
+        .init_ns = client->init_ns,
+        .handles_live = recorder.handles_live,
+        .bytes_unacknowledged = now.bytes_unacknowledged,
+        .executions_unacknowledged = now.executions_unacknowledged,
+        .resubmissions = past.resubmissions + now.resubmissions,
         .links_lost = past.links_lost + now.links_lost,
     };
     client_leave(client);
@@ -176,7 +210,8 @@ int dj_graph_json(const char *which, char **ret, struct dj_fault *fault)
         return fault_out(fault, DJ_E_NO_MEMORY, NULL);
     struct fault cause = {0};
     struct writer writer = writer_make(JSON_BYTES_MAX);
-    enum dj_error error = which == NULL || ret == NULL ? DJ_E_INVALID : recorder_graph_json(client->recorder, which, &writer, &cause);
+    enum dj_error error = which == NULL || ret == NULL ? DJ_E_INVALID
+                                                       : recorder_graph_json(client->recorder, which, &writer, &cause);
     client_leave(client);
     if (error == DJ_OK) {
         write_u8(&writer, 0);
@@ -186,7 +221,7 @@ int dj_graph_json(const char *which, char **ret, struct dj_fault *fault)
         writer_free(&writer);
         return fault_out(fault, error, &cause);
     }
-    *ret = (char *)writer.data;         // the writer's memory is malloc's, and the caller's now
+    *ret = (char *)writer.data;    // the writer's memory is malloc's, and the caller's now
     return 0;
 }
 

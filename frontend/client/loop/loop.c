@@ -20,10 +20,10 @@
 #define BULK_BUDGET_BYTES ((uint64_t)8 << 30)
 
 struct entry {
-    uint64_t number;                    // of the link, and of the request that opened it; 0: free
-    struct link *link;                  // NULL: dialling failed at once
+    uint64_t number;      // of the link, and of the request that opened it; 0: free
+    struct link *link;    // NULL: dialling failed at once
     bool is_connecting, is_failed, is_local;
-    enum dj_error error;                // why it failed
+    enum dj_error error;    // why it failed
 };
 
 struct loop {
@@ -34,7 +34,7 @@ struct loop {
     uint64_t next_number;
     bool has_changed, has_failed;
     struct entry entry[LOOP_LINKS_MAX];
-    struct loop_stats closed;           // of links that are gone
+    struct loop_stats closed;    // of links that are gone
 };
 
 uint64_t loop_now_ns(void)
@@ -44,8 +44,8 @@ uint64_t loop_now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-enum dj_error loop_make(pthread_mutex_t *lock, void (*handle)(void *self, uint64_t now_ns, const struct io_event *event), void *self,
-                        struct loop **ret)
+enum dj_error loop_make(pthread_mutex_t *lock, void (*handle)(void *self, uint64_t now_ns, const struct io_event *event),
+                        void *self, struct loop **ret)
 {
     struct loop *loop = calloc(1, sizeof *loop);
     if (loop == NULL)
@@ -154,14 +154,15 @@ static void finish_connecting(struct loop *loop, struct entry *entry)
         return;
     }
     entry->is_connecting = false;
-    struct io_event event = {.kind = IO_LINK_UP, .link_up = {.link = entry->number, .request = entry->number, .is_local = entry->is_local}};
+    struct io_event event = {.kind = IO_LINK_UP,
+                             .link_up = {.link = entry->number, .request = entry->number, .is_local = entry->is_local}};
     loop->handle(loop->self, loop_now_ns(), &event);
 }
 
 static void receive_all(struct loop *loop, uint64_t number)
 {
     for (;;) {
-        struct entry *entry = entry_of(loop, number);       // handling a message may close its link
+        struct entry *entry = entry_of(loop, number);    // handling a message may close its link
         struct link_message message = {0};
         if (entry == NULL || entry->is_failed)
             return;
@@ -172,7 +173,8 @@ static void receive_all(struct loop *loop, uint64_t number)
         }
         if (message.message == 0)
             return;
-        struct io_event event = {.kind = IO_RECV, .recv = {.link = number, .message = message.message, .body = message.body, .bulk = message.bulk}};
+        struct io_event event = {
+            .kind = IO_RECV, .recv = {.link = number, .message = message.message, .body = message.body, .bulk = message.bulk}};
         loop->handle(loop->self, loop_now_ns(), &event);
     }
 }
@@ -186,8 +188,9 @@ static void report_failures(struct loop *loop)
             if (entry.number == 0 || !entry.is_failed)
                 continue;
             entry_free(loop, &loop->entry[i]);
-            struct io_event event = {.kind = IO_LINK_DOWN, .link_down = {.error = entry.error, .request = entry.number,
-                                                                         .link = entry.is_connecting ? 0 : entry.number}};
+            struct io_event event = {
+                .kind = IO_LINK_DOWN,
+                .link_down = {.error = entry.error, .request = entry.number, .link = entry.is_connecting ? 0 : entry.number}};
             loop->handle(loop->self, loop_now_ns(), &event);
         }
     }
@@ -232,8 +235,8 @@ void loop_step(struct loop *loop, uint64_t deadline_ns, bool with_links)
         const struct entry *entry = &loop->entry[i];
         if (entry->number == 0 || entry->link == NULL)
             continue;
-        short events = entry->is_connecting ? POLLOUT : (short)(POLLIN | (link_wants_write(entry->link) ? POLLOUT : 0));
-        set[count] = (struct pollfd){.fd = link_fd(entry->link), .events = events};
+        int events = entry->is_connecting ? POLLOUT : POLLIN | (link_wants_write(entry->link) ? POLLOUT : 0);
+        set[count] = (struct pollfd){.fd = link_fd(entry->link), .events = (short)events};
         number[count++] = entry->number;
     }
     struct timespec timeout;

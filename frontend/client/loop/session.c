@@ -11,6 +11,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "core/base/log.h"
 #include "core/base/assert.h"
 
 #define CONNECT_NS 10000000000u
@@ -28,7 +29,9 @@ static enum dj_error token_find(const char *given, struct hash128 *ret, struct f
 {
     const char *text = given != NULL ? given : getenv("DJINN_TOKEN");
     if (text != NULL && text[0] != '\0')
-        return hash128_parse(text, ret) ? DJ_OK : fault_set(fault, DJ_E_TOKEN, "a token is 32 hexadecimal digits; look into the head's token file");
+        return hash128_parse(text, ret)
+                   ? DJ_OK
+                   : fault_set(fault, DJ_E_TOKEN, "a token is 32 hexadecimal digits; look into the head's token file");
     char path[TOKEN_PATH_BYTES], line[HASH128_TEXT] = {0};
     const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
     if (state != NULL && state[0] == '/')
@@ -37,7 +40,8 @@ static enum dj_error token_find(const char *given, struct hash128 *ret, struct f
         snprintf(path, sizeof path, "%.900s/.local/state/djinn/token", home != NULL ? home : "/root");
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return fault_set(fault, DJ_E_TOKEN, "there is no token: set DJINN_TOKEN, or make %.300s readable (%s)", path, strerror(errno));
+        return fault_set(fault, DJ_E_TOKEN, "there is no token: set DJINN_TOKEN, or make %.300s readable (%s)", path,
+                         strerror(errno));
     ssize_t n = read(fd, line, HASH128_TEXT - 1);
     close(fd);
     if (n != HASH128_TEXT - 1 || !hash128_parse(line, ret))
@@ -65,14 +69,16 @@ static enum dj_error address_of(const char *given, char address[IO_ADDRESS_MAX],
     const char *colon = strrchr(text, ':');
     char *end;
     unsigned long port = colon == NULL ? 0 : strtoul(colon + 1, &end, 10);
-    if (colon == NULL || colon == text || colon[1] == '\0' || *end != '\0' || port == 0 || port > 65535 || strlen(text) > IO_ADDRESS_MAX - 8)
-        return fault_set(fault, DJ_E_ADDRESS, "\"%.100s\" is not a head's address; write HOST:PORT, for example 127.0.0.1:7070", given);
+    if (colon == NULL || colon == text || colon[1] == '\0' || *end != '\0' || port == 0 || port > 65535 ||
+        strlen(text) > IO_ADDRESS_MAX - 8)
+        return fault_set(fault, DJ_E_ADDRESS, "\"%.100s\" is not a head's address; write HOST:PORT, for example 127.0.0.1:7070",
+                         given);
     snprintf(address, IO_ADDRESS_MAX, "tcp://%.*s", IO_ADDRESS_MAX - 8, text);
     return DJ_OK;
 }
 
-static enum dj_error target_find(struct client *client, const struct dj_config *config, uint64_t deadline_ns, struct protocol_config *ret,
-                                 struct fault *fault)
+static enum dj_error target_find(struct client *client, const struct dj_config *config, uint64_t deadline_ns,
+                                 struct protocol_config *ret, struct fault *fault)
 {
     const char *given = config->address != NULL && config->address[0] != '\0' ? config->address : getenv("DJINN_ADDRESS");
     enum dj_error error;
@@ -138,8 +144,8 @@ static void tear_down(struct client *client)
 static enum dj_error open_session(struct client *client, const struct dj_config *config, struct fault *fault)
 {
     uint64_t begun_ns = loop_now_ns(), timeout_ns = config->timeout_ns != 0 ? config->timeout_ns : CONNECT_NS;
-    struct protocol_config protocol = {.timeout_ns = timeout_ns, .first_place = recorder_places(client->recorder),
-                                       .leaves = recorder_leaves(client->recorder)};
+    struct protocol_config protocol = {
+        .timeout_ns = timeout_ns, .first_place = recorder_places(client->recorder), .leaves = recorder_leaves(client->recorder)};
     // While the child starts, other threads may record: the state says CONNECTING.
     pthread_mutex_unlock(&client->lock);
     enum dj_error error = target_find(client, config, begun_ns + timeout_ns, &protocol, fault);
@@ -164,7 +170,8 @@ static enum dj_error open_session(struct client *client, const struct dj_config 
     struct fault cause = {0};
     if (protocol_state(client->protocol, &cause) == PROTOCOL_FAILED) {
         if (client->is_embedded)
-            return fault_set(fault, cause.code, "the embedded head and worker: %.300s; their log is %s", cause.text, client->embedded.log);
+            return fault_set(fault, cause.code, "the embedded head and worker: %.300s; their log is %s", cause.text,
+                             client->embedded.log);
         return fault_set(fault, cause.code, "%s", cause.text);
     }
     client->must_stop = false;
@@ -183,7 +190,8 @@ static enum dj_error check_connected(const struct client *client, const struct d
     char address[IO_ADDRESS_MAX];
     enum dj_error error = address_of(config->address, address, fault);
     if (error == DJ_OK && strcmp(address, client->address) != 0)
-        error = fault_set(fault, DJ_E_INVALID, "already connected to %s; shut down before connecting to %s", client->address, address);
+        error = fault_set(fault, DJ_E_INVALID, "already connected to %s; shut down before connecting to %s", client->address,
+                          address);
     return error;
 }
 
@@ -198,7 +206,9 @@ enum dj_error client_connect(struct client *client, const struct dj_config *conf
     if (client->state == CLIENT_ON)
         return check_connected(client, config, fault);
     if (client->state == CLIENT_FORKED && !is_explicit)
-        return fault_set(fault, DJ_E_FORKED, "this process was forked after Djinn was initialised; call dj_init (in Python: djinn.init()) in it first");
+        return fault_set(
+            fault, DJ_E_FORKED,
+            "this process was forked after Djinn was initialised; call dj_init (in Python: djinn.init()) in it first");
     enum client_state before = client->state;
     client->state = CLIENT_CONNECTING;
     struct fault cause = {0};
@@ -233,13 +243,16 @@ void client_disconnect(struct client *client, enum dj_error error, const char *t
 {
     if (client->state != CLIENT_ON)
         return;
-    enum dj_error ignored = client_wait(client, has_finished, NULL, loop_now_ns() + linger_ns);
+    // Work that does not finish in time is left to the worker: nobody asks for it any more.
+    enum dj_error finished = client_wait(client, has_finished, NULL, loop_now_ns() + linger_ns);
+    if (finished != DJ_OK)
+        log_write(LOG_DEBUG, "client", "work was still under way at the end: %s", dj_error_text(finished));
     if (client->state != CLIENT_ON)
-        return;                         // another thread was faster
-    client->state = CLIENT_CONNECTING;  // keeps others out while the lock is let go below
+        return;                           // another thread was faster
+    client->state = CLIENT_CONNECTING;    // keeps others out while the lock is let go below
     protocol_close(client->protocol);
-    ignored = client_wait(client, has_drained, NULL, loop_now_ns() + linger_ns / 10);
-    (void)ignored;
+    if (client_wait(client, has_drained, NULL, loop_now_ns() + linger_ns / 10) != DJ_OK)
+        log_write(LOG_DEBUG, "client", "not all messages left before the end");
     client->must_stop = true;
     loop_wake(client->loop);
     pthread_t thread = client->thread;

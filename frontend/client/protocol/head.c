@@ -34,13 +34,17 @@ void head_dial(struct protocol *protocol, uint64_t now_ns)
 void head_up(struct protocol *protocol)
 {
     protocol->head = HEAD_HELLO;
-    struct wire_hello hello = {.version = WIRE_VERSION, .role = ROLE_CLIENT, .token = protocol->config.token,
-                               .incarnation = protocol->config.incarnation, .generation = protocol->generation};
+    struct wire_hello hello = {.version = WIRE_VERSION,
+                               .role = ROLE_CLIENT,
+                               .token = protocol->config.token,
+                               .incarnation = protocol->config.incarnation,
+                               .generation = protocol->generation};
     snprintf(hello.name, sizeof hello.name, "%s", protocol->config.name);
     send_message(protocol, protocol->head_link, WIRE_HELLO, wire_hello_encode(&hello));
 }
 
-static void question_answer(struct protocol *protocol, struct question *question, enum dj_error error, const char *text, const void *data, size_t bytes)
+static void question_answer(struct protocol *protocol, struct question *question, enum dj_error error, const char *text,
+                            const void *data, size_t bytes)
 {
     list_remove(&question->node);
     protocol->port.told(protocol->port.self, question->tag, error, text, data, bytes);
@@ -51,10 +55,12 @@ static void say_unreachable(const struct protocol *protocol, enum dj_error error
 {
     const char *address = protocol->config.head + (strncmp(protocol->config.head, "tcp://", 6) == 0 ? 6 : 0);
     if (protocol->config.is_embedded)
-        snprintf(text, PROTOCOL_TEXT_MAX, "the embedded head and worker at %s are gone (%s); shut down and initialise again to start new ones", address,
+        snprintf(text, PROTOCOL_TEXT_MAX,
+                 "the embedded head and worker at %s are gone (%s); shut down and initialise again to start new ones", address,
                  dj_error_text(error));
     else
-        snprintf(text, PROTOCOL_TEXT_MAX, "the head at %s cannot be reached (%s); start one with: djinn start --head, or name another with DJINN_ADDRESS",
+        snprintf(text, PROTOCOL_TEXT_MAX,
+                 "the head at %s cannot be reached (%s); start one with: djinn start --head, or name another with DJINN_ADDRESS",
                  address, dj_error_text(error));
 }
 
@@ -63,9 +69,9 @@ static void head_unreachable(struct protocol *protocol, enum dj_error error)
 {
     char text[PROTOCOL_TEXT_MAX];
     say_unreachable(protocol, error, text);
-    list_each(node, &protocol->questions)
+    list_each (node, &protocol->questions)
         question_answer(protocol, list_entry(node, struct question, node), DJ_E_NO_HEAD, text, NULL, 0);
-    list_each(node, &protocol->peers) {
+    list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
         if (peer->state == PEER_ASKED)
             peer_lose(protocol, peer, DJ_E_NO_HEAD, "%s", text);
@@ -80,7 +86,8 @@ void head_down(struct protocol *protocol, uint64_t now_ns, enum dj_error error)
     protocol->stats.links_lost += was_up;
     if (protocol->state == PROTOCOL_OPENING) {
         // A head that is just starting is worth a moment; one whose answer was no is not asked again (fail_session).
-        bool has_time = now_ns < protocol->deadline_ns && (protocol->config.is_embedded || now_ns - protocol->started_ns < PROTOCOL_REACH_NS);
+        bool has_time = now_ns < protocol->deadline_ns &&
+                        (protocol->config.is_embedded || now_ns - protocol->started_ns < PROTOCOL_REACH_NS);
         if (has_time) {
             protocol->head_retry_ns = later(now_ns, HEAD_RETRY_NS);
             return;
@@ -90,7 +97,7 @@ void head_down(struct protocol *protocol, uint64_t now_ns, enum dj_error error)
         fail_session(protocol, DJ_E_NO_HEAD, text);
         return;
     }
-    list_each(node, &protocol->peers) {
+    list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
         if (peer->state == PEER_ASKED)
             peer->grant_request = 0;
@@ -99,7 +106,7 @@ void head_down(struct protocol *protocol, uint64_t now_ns, enum dj_error error)
     uint64_t pause_ns = protocol->head_tries > 6 ? HEAD_RETRY_MOST_NS : (uint64_t)HEAD_RETRY_NS << protocol->head_tries;
     protocol->head_retry_ns = later(now_ns, pause_ns < HEAD_RETRY_MOST_NS ? pause_ns : HEAD_RETRY_MOST_NS);
     if (!was_up)
-        head_unreachable(protocol, error);      // refused, not cut: nobody is there
+        head_unreachable(protocol, error);    // refused, not cut: nobody is there
 }
 
 // Asking -------------------------------------------------------------------------------------------------------------------
@@ -108,7 +115,8 @@ static void open_session(struct protocol *protocol, int64_t device)
 {
     protocol->head = HEAD_OPENING;
     protocol->session_request = ++protocol->next_request;
-    struct wire_session_open message = {.request = protocol->session_request, .incarnation = protocol->config.incarnation, .device_index = device};
+    struct wire_session_open message = {
+        .request = protocol->session_request, .incarnation = protocol->config.incarnation, .device_index = device};
     if (protocol->is_resuming) {
         message.session = protocol->session;
         message.epoch = protocol->epoch;
@@ -122,12 +130,13 @@ static void send_waiting(struct protocol *protocol)
 {
     if (protocol->head != HEAD_READY)
         return;
-    list_each(node, &protocol->peers) {
+    list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
         if (peer->state != PEER_ASKED || peer->grant_request != 0)
             continue;
         peer->grant_request = ++protocol->next_request;
-        struct wire_grant_ask message = {.request = peer->grant_request, .session = protocol->session, .epoch = protocol->epoch, .device_index = peer->device};
+        struct wire_grant_ask message = {
+            .request = peer->grant_request, .session = protocol->session, .epoch = protocol->epoch, .device_index = peer->device};
         send_message(protocol, protocol->head_link, WIRE_GRANT_ASK, wire_grant_ask_encode(&message));
     }
 }
@@ -136,7 +145,7 @@ static void send_questions(struct protocol *protocol)
 {
     if (protocol->head < HEAD_OPENING)
         return;
-    list_each(node, &protocol->questions) {
+    list_each (node, &protocol->questions) {
         struct question *question = list_entry(node, struct question, node);
         if (question->is_sent)
             continue;
@@ -161,7 +170,8 @@ void protocol_ask(struct protocol *protocol, uint64_t now_ns, const char *verb, 
     struct question *question = calloc(1, sizeof *question);
     if (question == NULL || strlen(verb) >= sizeof question->verb || strlen(argument) >= sizeof question->argument) {
         free(question);
-        protocol->port.told(protocol->port.self, tag, question == NULL ? DJ_E_NO_MEMORY : DJ_E_INVALID, "the question is too long", NULL, 0);
+        protocol->port.told(protocol->port.self, tag, question == NULL ? DJ_E_NO_MEMORY : DJ_E_INVALID,
+                            "the question is too long", NULL, 0);
         return;
     }
     question->request = ++protocol->next_request;
@@ -178,7 +188,7 @@ void protocol_ask(struct protocol *protocol, uint64_t now_ns, const char *verb, 
 
 static struct peer *peer_of_request(const struct protocol *protocol, uint64_t request)
 {
-    list_each(node, &protocol->peers) {
+    list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
         if (request != 0 && peer->state == PEER_ASKED && peer->grant_request == request)
             return peer;
@@ -200,10 +210,10 @@ static void granted(struct protocol *protocol, uint64_t now_ns, const struct wir
         protocol->session = message->session;
         protocol->epoch = message->epoch;
         peer = NULL;
-        list_each(node, &protocol->peers) {
+        list_each (node, &protocol->peers) {
             struct peer *waiting = list_entry(node, struct peer, node);
             if (peer == NULL && waiting->state == PEER_ASKED && message->grants_count > 0)
-                peer = waiting;             // the session was opened for its sake
+                peer = waiting;    // the session was opened for its sake
         }
         if (protocol->state == PROTOCOL_OPENING)
             protocol->state = PROTOCOL_READY;
@@ -219,7 +229,7 @@ static void granted(struct protocol *protocol, uint64_t now_ns, const struct wir
 // The device that a place waits for; DEVICE_NONE when none does.
 static int64_t device_waited_for(const struct protocol *protocol)
 {
-    list_each(node, &protocol->peers) {
+    list_each (node, &protocol->peers) {
         const struct peer *peer = list_entry(node, struct peer, node);
         if (peer->state == PEER_ASKED)
             return peer->device;
@@ -231,7 +241,7 @@ static void refused(struct protocol *protocol, uint64_t now_ns, const struct wir
 {
     enum dj_error error = (enum dj_error)message->error;
     struct peer *peer = peer_of_request(protocol, message->request);
-    list_each(node, &protocol->questions) {
+    list_each (node, &protocol->questions) {
         struct question *question = list_entry(node, struct question, node);
         if (question->request == message->request) {
             question_answer(protocol, question, error, message->text, NULL, 0);
@@ -250,8 +260,8 @@ static void refused(struct protocol *protocol, uint64_t now_ns, const struct wir
         open_session(protocol, device_waited_for(protocol));
         return;
     }
-    bool may_come = error == DJ_E_NO_WORKER && now_ns < protocol->deadline_ns
-                    && (protocol->config.is_embedded || now_ns - protocol->started_ns < PROTOCOL_NO_WORKER_NS);
+    bool may_come = error == DJ_E_NO_WORKER && now_ns < protocol->deadline_ns &&
+                    (protocol->config.is_embedded || now_ns - protocol->started_ns < PROTOCOL_NO_WORKER_NS);
     if (protocol->state == PROTOCOL_OPENING && !may_come) {
         fail_session(protocol, error, message->text);
         return;
@@ -265,7 +275,7 @@ static void refused(struct protocol *protocol, uint64_t now_ns, const struct wir
         protocol->head_retry_ns = later(now_ns, HEAD_RETRY_NS);
         return;
     }
-    list_each(node, &protocol->peers) {
+    list_each (node, &protocol->peers) {
         struct peer *waiting = list_entry(node, struct peer, node);
         if (waiting->state == PEER_ASKED)
             peer_lose(protocol, waiting, error, "%s", message->text);
@@ -274,7 +284,7 @@ static void refused(struct protocol *protocol, uint64_t now_ns, const struct wir
 
 static void worker_gone(struct protocol *protocol, const struct wire_worker_gone *message)
 {
-    list_each(node, &protocol->peers) {
+    list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
         if (peer->state != PEER_ASKED && peer->grant.worker == message->worker && peer->grant.incarnation == message->incarnation)
             peer_lose(protocol, peer, DJ_E_WORKER_LOST, "worker %s died", peer->grant.name);
@@ -283,10 +293,10 @@ static void worker_gone(struct protocol *protocol, const struct wire_worker_gone
 
 static void durable(struct protocol *protocol, const struct wire_watermark *message)
 {
-    list_each(node, &protocol->peers) {
+    list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
-        if (peer->state == PEER_ASKED || peer->grant.incarnation != message->incarnation || peer->session != message->session
-            || peer->epoch != message->epoch || peer->watermark >= message->counter)
+        if (peer->state == PEER_ASKED || peer->grant.incarnation != message->incarnation || peer->session != message->session ||
+            peer->epoch != message->epoch || peer->watermark >= message->counter)
             continue;
         peer->watermark = message->counter;
         stream_durable(protocol, peer, message->counter);
@@ -295,7 +305,7 @@ static void durable(struct protocol *protocol, const struct wire_watermark *mess
 
 static void told(struct protocol *protocol, const struct wire_told *message)
 {
-    list_each(node, &protocol->questions) {
+    list_each (node, &protocol->questions) {
         struct question *question = list_entry(node, struct question, node);
         if (question->request == message->request) {
             question_answer(protocol, question, DJ_OK, "", message->data, message->data_bytes);
@@ -314,29 +324,30 @@ static void welcome(struct protocol *protocol)
     send_questions(protocol);
 }
 
-#define HANDLE(NAME, name, call)                                                                                                     \
-    case WIRE_##NAME: {                                                                                                              \
-        struct wire_##name message;                                                                                                  \
-        error = wire_##name##_decode(body->data, body->bytes, protocol->arena, &message);                                           \
-        if (error == DJ_OK) {                                                                                                        \
-            call;                                                                                                                    \
-        }                                                                                                                            \
-        break;                                                                                                                       \
+#define HANDLE(NAME, name, call) \
+    case WIRE_##NAME: { \
+        struct wire_##name message; \
+        error = wire_##name##_decode(body->data, body->bytes, protocol->arena, &message); \
+        if (error == DJ_OK) { \
+            call; \
+        } \
+        break; \
     }
 
 static enum dj_error handle(struct protocol *protocol, uint64_t now_ns, uint16_t kind, const struct blob *body)
 {
     enum dj_error error = DJ_OK;
     switch (kind) {
-    HANDLE(HELLO_OK, hello_ok, (void)message; welcome(protocol))
-    HANDLE(SESSION_GRANT, session_grant, granted(protocol, now_ns, &message))
-    HANDLE(FAILED, failed, refused(protocol, now_ns, &message))
-    HANDLE(WATERMARK, watermark, durable(protocol, &message))
-    HANDLE(WORKER_GONE, worker_gone, worker_gone(protocol, &message))
-    HANDLE(TOLD, told, told(protocol, &message))
-    HANDLE(PING, ping, send_message(protocol, protocol->head_link, WIRE_PONG, wire_pong_encode(&(struct wire_pong){.number = message.number})))
-    default:
-        return DJ_E_UNEXPECTED;
+        HANDLE(HELLO_OK, hello_ok, (void)message; welcome(protocol))
+        HANDLE(SESSION_GRANT, session_grant, granted(protocol, now_ns, &message))
+        HANDLE(FAILED, failed, refused(protocol, now_ns, &message))
+        HANDLE(WATERMARK, watermark, durable(protocol, &message))
+        HANDLE(WORKER_GONE, worker_gone, worker_gone(protocol, &message))
+        HANDLE(TOLD, told, told(protocol, &message))
+        HANDLE(PING, ping,
+               send_message(protocol, protocol->head_link, WIRE_PONG,
+                            wire_pong_encode(&(struct wire_pong){.number = message.number})))
+    default: return DJ_E_UNEXPECTED;
     }
     return error;
 }
@@ -362,7 +373,9 @@ void head_tick(struct protocol *protocol, uint64_t now_ns)
         head_dial(protocol, now_ns);
     if (protocol->state == PROTOCOL_OPENING && now_ns >= protocol->deadline_ns) {
         char text[PROTOCOL_TEXT_MAX];
-        snprintf(text, sizeof text, "the head at %s gave no session in time; is it a Djinn head, and is a worker connected to it?", protocol->config.head);
+        snprintf(text, sizeof text,
+                 "the head at %s gave no session in time; is it a Djinn head, and is a worker connected to it?",
+                 protocol->config.head);
         fail_session(protocol, DJ_E_TIMEOUT, text);
     }
 }

@@ -124,7 +124,8 @@ void leaf_set_durable(struct leaf *leaf)
 void leaf_forget_peer(struct leaf_table *table, uint32_t slot)
 {
     uint32_t cursor = 0;
-    for (struct leaf *leaf = map_next(table->by_content, &cursor, NULL); leaf != NULL; leaf = map_next(table->by_content, &cursor, NULL))
+    for (struct leaf *leaf = map_next(table->by_content, &cursor, NULL); leaf != NULL;
+         leaf = map_next(table->by_content, &cursor, NULL))
         leaf->known &= ~((uint64_t)1 << slot);
 }
 

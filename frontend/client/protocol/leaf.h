@@ -22,21 +22,23 @@ struct leaf {
     uint32_t holders;
     struct hash128 content;
     uint64_t bytes;
-    struct blob *blob;                  // NULL once dropped: the store has it
-    uint64_t known;                     // bit per peer slot: offered or sent inline
+    struct blob *blob;    // NULL once dropped: the store has it
+    uint64_t known;       // bit per peer slot: offered or sent inline
     bool is_durable;
     struct leaf_table *table;
 };
 
-struct leaf_stats { uint64_t leaves, leaves_reused, bytes_held; };
+struct leaf_stats {
+    uint64_t leaves, leaves_reused, bytes_held;
+};
 
 DJ_MUST_USE enum dj_error leaf_table_make(struct leaf_table **ret);
-void leaf_table_free(struct leaf_table *table);             // every leaf must have been dropped; NULL is allowed
+void leaf_table_free(struct leaf_table *table);    // every leaf must have been dropped; NULL is allowed
 // The leaf with these bytes, held once more for the caller: found, or a copy of them. DJ_E_NO_MEMORY, DJ_E_LIMIT.
 DJ_MUST_USE enum dj_error leaf_of(struct leaf_table *table, const void *data, uint64_t bytes, struct leaf **ret);
-struct leaf *leaf_find(struct leaf_table *table, struct hash128 content);       // not held; NULL: none
+struct leaf *leaf_find(struct leaf_table *table, struct hash128 content);    // not held; NULL: none
 struct leaf *leaf_hold(struct leaf *leaf);
-void leaf_drop(struct leaf *leaf);                          // NULL is allowed
+void leaf_drop(struct leaf *leaf);    // NULL is allowed
 // The store has it: drops the bytes if they are many enough to matter.
 void leaf_set_durable(struct leaf *leaf);
 // A peer is gone: nobody behind this slot knows anything any more.

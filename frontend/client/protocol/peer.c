@@ -11,7 +11,7 @@
 
 struct peer *peer_at(const struct protocol *protocol, uint32_t place)
 {
-    list_each(node, &protocol->peers) {
+    list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
         if (peer->place == place)
             return peer;
@@ -34,7 +34,7 @@ struct peer *peer_make(struct protocol *protocol, uint64_t now_ns, int64_t devic
     peer->deadline_ns = later(now_ns, protocol->config.timeout_ns);
     list_push(&protocol->peers, &peer->node);
     if (protocol->slots == UINT64_MAX) {
-        peer->slot = PROTOCOL_PLACES_LIVE_MAX;      // none: peer_lose leaves it alone
+        peer->slot = PROTOCOL_PLACES_LIVE_MAX;    // none: peer_lose leaves it alone
         peer_lose(protocol, peer, DJ_E_LIMIT, "a session uses at most %d devices at a time", PROTOCOL_PLACES_LIVE_MAX);
         return peer;
     }
@@ -54,10 +54,12 @@ void peer_free(struct protocol *protocol, struct peer *peer)
 
 static void dial(struct protocol *protocol, struct peer *peer)
 {
-    peer->is_unix = peer->grant.address_unix[0] != '\0' && !peer->has_failed_unix && strcmp(peer->grant.host, protocol->config.host) == 0;
+    peer->is_unix = peer->grant.address_unix[0] != '\0' && !peer->has_failed_unix &&
+                    strcmp(peer->grant.host, protocol->config.host) == 0;
     peer->state = PEER_DIALLING;
     peer->dial_at_ns = 0;
-    peer->dial_request = protocol->port.link_open(protocol->port.self, peer->is_unix ? peer->grant.address_unix : peer->grant.address_tcp);
+    peer->dial_request = protocol->port.link_open(protocol->port.self,
+                                                  peer->is_unix ? peer->grant.address_unix : peer->grant.address_tcp);
 }
 
 void peer_granted(struct protocol *protocol, uint64_t now_ns, struct peer *peer, const struct wire_grant *grant)
@@ -67,7 +69,7 @@ void peer_granted(struct protocol *protocol, uint64_t now_ns, struct peer *peer,
     peer->grant = *grant;
     if (grant->ops_bytes <= sizeof peer->ops)
         memcpy(peer->ops, grant->ops, grant->ops_bytes);
-    peer->grant.ops = NULL;             // pointed into the message
+    peer->grant.ops = NULL;    // pointed into the message
     peer->grant.ops_bytes = 0;
     peer->session = protocol->session;
     peer->epoch = protocol->epoch;
@@ -81,8 +83,11 @@ void peer_up(struct protocol *protocol, struct peer *peer, uint64_t link)
     peer->link = link;
     peer->dial_request = 0;
     peer->state = PEER_HELLO;
-    struct wire_hello hello = {.version = WIRE_VERSION, .role = ROLE_CLIENT, .token = protocol->config.token,
-                               .incarnation = protocol->config.incarnation, .generation = protocol->generation};
+    struct wire_hello hello = {.version = WIRE_VERSION,
+                               .role = ROLE_CLIENT,
+                               .token = protocol->config.token,
+                               .incarnation = protocol->config.incarnation,
+                               .generation = protocol->generation};
     snprintf(hello.name, sizeof hello.name, "%s", protocol->config.name);
     send_message(protocol, link, WIRE_HELLO, wire_hello_encode(&hello));
 }
@@ -114,8 +119,8 @@ void peer_down(struct protocol *protocol, uint64_t now_ns, struct peer *peer, en
         return;
     }
     if (++peer->dials > PROTOCOL_DIALS_MAX || now_ns - peer->down_since_ns > PROTOCOL_REACH_NS) {
-        peer_lose(protocol, peer, DJ_E_WORKER_LOST, "worker %s at %s cannot be reached any more (%s)", peer->grant.name, peer->grant.address_tcp,
-                  dj_error_name(error));
+        peer_lose(protocol, peer, DJ_E_WORKER_LOST, "worker %s at %s cannot be reached any more (%s)", peer->grant.name,
+                  peer->grant.address_tcp, dj_error_name(error));
         return;
     }
     peer->dial_at_ns = later(now_ns, peer->dials == 1 ? 0 : PROTOCOL_RETRY_NS);
@@ -123,7 +128,7 @@ void peer_down(struct protocol *protocol, uint64_t now_ns, struct peer *peer, en
 
 static void fetches_lose(struct protocol *protocol, uint32_t place, enum dj_error error, const char *text)
 {
-    list_each(node, &protocol->fetches) {
+    list_each (node, &protocol->fetches) {
         struct fetch *fetch = list_entry(node, struct fetch, node);
         if (fetch->place != place)
             continue;
@@ -187,13 +192,13 @@ static void ready(struct protocol *protocol, uint64_t now_ns, struct peer *peer,
     stream_restart(protocol, peer);
     // Everything unanswered goes again, in order; what it already had (up to attached->last_counter) it answers from memory.
     stream_send(protocol, peer);
-    list_each(node, &protocol->fetches) {
+    list_each (node, &protocol->fetches) {
         struct fetch *fetch = list_entry(node, struct fetch, node);
         if (fetch->place == peer->place)
             fetch_send(protocol, peer, fetch);
     }
     // A place that waited for this one's address can import now.
-    list_each(other, &protocol->peers)
+    list_each (other, &protocol->peers)
         stream_send(protocol, list_entry(other, struct peer, node));
 }
 
@@ -242,15 +247,16 @@ void fetch_send(struct protocol *protocol, struct peer *peer, const struct fetch
 {
     if (peer->state != PEER_READY)
         return;
-    struct wire_handle handle = {.session = peer->session, .epoch = peer->epoch, .counter = fetch->counter, .output = fetch->output};
+    struct wire_handle handle = {
+        .session = peer->session, .epoch = peer->epoch, .counter = fetch->counter, .output = fetch->output};
     struct wire_fetch message = {.request = fetch->request, .handles = &handle, .handles_count = 1};
     send_message(protocol, peer->link, WIRE_FETCH, wire_fetch_encode(&message));
 }
 
-static void fetched(struct protocol *protocol, const struct peer *peer, uint64_t request, enum dj_error error, const char *text, struct blob *bulk,
-                    uint64_t bytes)
+static void fetched(struct protocol *protocol, const struct peer *peer, uint64_t request, enum dj_error error, const char *text,
+                    struct blob *bulk, uint64_t bytes)
 {
-    list_each(node, &protocol->fetches) {
+    list_each (node, &protocol->fetches) {
         struct fetch *fetch = list_entry(node, struct fetch, node);
         if (fetch->request != request || fetch->place != peer->place)
             continue;
@@ -290,47 +296,50 @@ static bool is_stale(struct protocol *protocol, const struct peer *peer, uint64_
 }
 
 // Decodes and handles one kind of message; on malformed bytes the link is given up with the worker.
-#define HANDLE(NAME, name, call)                                                                                                     \
-    case WIRE_##NAME: {                                                                                                              \
-        struct wire_##name message;                                                                                                  \
-        error = wire_##name##_decode(body->data, body->bytes, protocol->arena, &message);                                           \
-        if (error == DJ_OK) {                                                                                                        \
-            call;                                                                                                                    \
-        }                                                                                                                            \
-        break;                                                                                                                       \
+#define HANDLE(NAME, name, call) \
+    case WIRE_##NAME: { \
+        struct wire_##name message; \
+        error = wire_##name##_decode(body->data, body->bytes, protocol->arena, &message); \
+        if (error == DJ_OK) { \
+            call; \
+        } \
+        break; \
     }
 
-static enum dj_error handle(struct protocol *protocol, uint64_t now_ns, struct peer *peer, uint16_t kind, struct blob *body, struct blob *bulk)
+static enum dj_error handle(struct protocol *protocol, uint64_t now_ns, struct peer *peer, uint16_t kind, struct blob *body,
+                            struct blob *bulk)
 {
     enum dj_error error = DJ_OK;
     switch (kind) {
-    HANDLE(HELLO_OK, hello_ok, if (peer->state == PEER_HELLO) attach(protocol, peer, &message))
-    HANDLE(ATTACHED, attached, if (peer->state == PEER_ATTACHING) ready(protocol, now_ns, peer, &message))
-    HANDLE(FAILED, failed, failed(protocol, peer, &message))
-    HANDLE(LEAF_NEED, leaf_need, send_leaves(protocol, peer, &message))
-    HANDLE(LEAF_OK, leaf_ok, leaves_arrived(protocol, &message))
-    HANDLE(ANSWER, answer, if (!is_stale(protocol, peer, message.incarnation, message.generation)) stream_answer(protocol, peer, &message, body, bulk))
-    HANDLE(EXECUTION_FAILED, execution_failed, if (message.incarnation == peer->grant.incarnation) stream_failed(protocol, peer, &message))
-    HANDLE(VALUE, value, fetched(protocol, peer, message.request, DJ_OK, "", bulk, message.bytes))
-    HANDLE(PING, ping, send_message(protocol, peer->link, WIRE_PONG, wire_pong_encode(&(struct wire_pong){.number = message.number})))
-    case WIRE_PONG:
-        peer->has_pong = true;
-        break;
-    default:
-        return DJ_E_UNEXPECTED;
+        HANDLE(HELLO_OK, hello_ok, if (peer->state == PEER_HELLO) attach(protocol, peer, &message))
+        HANDLE(ATTACHED, attached, if (peer->state == PEER_ATTACHING) ready(protocol, now_ns, peer, &message))
+        HANDLE(FAILED, failed, failed(protocol, peer, &message))
+        HANDLE(LEAF_NEED, leaf_need, send_leaves(protocol, peer, &message))
+        HANDLE(LEAF_OK, leaf_ok, leaves_arrived(protocol, &message))
+        HANDLE(ANSWER, answer,
+               if (!is_stale(protocol, peer, message.incarnation, message.generation))
+                   stream_answer(protocol, peer, &message, body, bulk))
+        HANDLE(EXECUTION_FAILED, execution_failed,
+               if (message.incarnation == peer->grant.incarnation) stream_failed(protocol, peer, &message))
+        HANDLE(VALUE, value, fetched(protocol, peer, message.request, DJ_OK, "", bulk, message.bytes))
+        HANDLE(PING, ping,
+               send_message(protocol, peer->link, WIRE_PONG, wire_pong_encode(&(struct wire_pong){.number = message.number})))
+    case WIRE_PONG: peer->has_pong = true; break;
+    default: return DJ_E_UNEXPECTED;
     }
     return error;
 }
 
-void peer_message(struct protocol *protocol, uint64_t now_ns, struct peer *peer, uint16_t kind, struct blob *body, struct blob *bulk)
+void peer_message(struct protocol *protocol, uint64_t now_ns, struct peer *peer, uint16_t kind, struct blob *body,
+                  struct blob *bulk)
 {
     peer->heard_ns = now_ns;
     peer->pinged_ns = 0;
     enum dj_error error = handle(protocol, now_ns, peer, kind, body, bulk);
     arena_reset(protocol->arena);
     if (error != DJ_OK)
-        peer_lose(protocol, peer, DJ_E_WORKER_LOST, "worker %s sent a message (%s) that cannot be taken: %s", peer->grant.name, wire_name(kind),
-                  dj_error_text(error));
+        peer_lose(protocol, peer, DJ_E_WORKER_LOST, "worker %s sent a message (%s) that cannot be taken: %s", peer->grant.name,
+                  wire_name(kind), dj_error_text(error));
 }
 
 // Time ---------------------------------------------------------------------------------------------------------------------
@@ -339,7 +348,7 @@ static bool is_waited_for(const struct protocol *protocol, const struct peer *pe
 {
     if (peer->in_flight > 0)
         return true;
-    list_each(node, &protocol->fetches)
+    list_each (node, &protocol->fetches)
         if (list_entry(node, struct fetch, node)->place == peer->place)
             return true;
     return false;
@@ -373,21 +382,22 @@ void peer_tick(struct protocol *protocol, uint64_t now_ns, struct peer *peer)
     if (peer->dial_at_ns != 0 && peer->dial_at_ns <= now_ns)
         dial(protocol, peer);
     if (is_relink && now_ns - peer->down_since_ns > PROTOCOL_REACH_NS)
-        peer_lose(protocol, peer, DJ_E_WORKER_LOST, "worker %s at %s cannot be reached any more", peer->grant.name, peer->grant.address_tcp);
+        peer_lose(protocol, peer, DJ_E_WORKER_LOST, "worker %s at %s cannot be reached any more", peer->grant.name,
+                  peer->grant.address_tcp);
     else if (now_ns >= peer->deadline_ns && !is_relink)
         peer_lose(protocol, peer, peer->state == PEER_ASKED ? DJ_E_NO_WORKER : DJ_E_WORKER_LOST,
-                  peer->state == PEER_ASKED ? "the head gave no worker in time%s%s" : "worker %s at %s did not answer in time", peer->grant.name,
-                  peer->grant.address_tcp);
+                  peer->state == PEER_ASKED ? "the head gave no worker in time%s%s" : "worker %s at %s did not answer in time",
+                  peer->grant.name, peer->grant.address_tcp);
 }
 
 uint64_t peer_deadline_ns(const struct peer *peer)
 {
     switch (peer->state) {
-    case PEER_GONE:
-        return UINT64_MAX;
+    case PEER_GONE: return UINT64_MAX;
     case PEER_READY:
-        return peer->in_flight == 0 && peer->pinged_ns == 0 ? later(peer->heard_ns, PROTOCOL_SILENCE_NS)
-                                                            : later(peer->pinged_ns != 0 ? peer->pinged_ns : peer->heard_ns, PROTOCOL_PING_NS);
+        return peer->in_flight == 0 && peer->pinged_ns == 0
+                   ? later(peer->heard_ns, PROTOCOL_SILENCE_NS)
+                   : later(peer->pinged_ns != 0 ? peer->pinged_ns : peer->heard_ns, PROTOCOL_PING_NS);
     default: {
         uint64_t at = peer->down_since_ns != 0 ? later(peer->down_since_ns, PROTOCOL_REACH_NS + 1) : peer->deadline_ns;
         return peer->dial_at_ns != 0 && peer->dial_at_ns < at ? peer->dial_at_ns : at;

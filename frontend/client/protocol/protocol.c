@@ -37,14 +37,14 @@ void protocol_free(struct protocol *protocol)
 {
     if (protocol == NULL)
         return;
-    list_each(node, &protocol->peers)
+    list_each (node, &protocol->peers)
         peer_free(protocol, list_entry(node, struct peer, node));
-    list_each(node, &protocol->fetches) {
+    list_each (node, &protocol->fetches) {
         struct fetch *fetch = list_entry(node, struct fetch, node);
         protocol->port.fetched(protocol->port.self, fetch->tag, DJ_E_CLOSED, dj_error_text(DJ_E_CLOSED), NULL, 0);
         free(fetch);
     }
-    list_each(node, &protocol->questions) {
+    list_each (node, &protocol->questions) {
         struct question *question = list_entry(node, struct question, node);
         protocol->port.told(protocol->port.self, question->tag, DJ_E_CLOSED, dj_error_text(DJ_E_CLOSED), NULL, 0);
         free(question);
@@ -89,39 +89,42 @@ static void link_up(struct protocol *protocol, uint64_t link, uint64_t request)
         head_up(protocol);
         return;
     }
-    list_each(node, &protocol->peers) {
+    list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
         if (peer->state == PEER_DIALLING && peer->dial_request == request) {
             peer_up(protocol, peer, link);
             return;
         }
     }
-    protocol->port.link_close(protocol->port.self, link);       // nobody wants it any more
+    protocol->port.link_close(protocol->port.self, link);    // nobody wants it any more
 }
 
 static void link_down(struct protocol *protocol, uint64_t now_ns, uint64_t link, uint64_t request, enum dj_error error)
 {
-    bool is_head = link != 0 ? link == protocol->head_link : (protocol->head == HEAD_DIALLING && request == protocol->head_request);
+    bool is_head = link != 0 ? link == protocol->head_link
+                             : (protocol->head == HEAD_DIALLING && request == protocol->head_request);
     if (is_head) {
         head_down(protocol, now_ns, error);
         return;
     }
-    list_each(node, &protocol->peers) {
+    list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
-        if (peer->state != PEER_GONE && (link != 0 ? peer->link == link : peer->dial_request != 0 && peer->dial_request == request)) {
+        if (peer->state != PEER_GONE &&
+            (link != 0 ? peer->link == link : peer->dial_request != 0 && peer->dial_request == request)) {
             peer_down(protocol, now_ns, peer, error);
             return;
         }
     }
 }
 
-static void received(struct protocol *protocol, uint64_t now_ns, uint64_t link, uint16_t message, struct blob *body, struct blob *bulk)
+static void received(struct protocol *protocol, uint64_t now_ns, uint64_t link, uint16_t message, struct blob *body,
+                     struct blob *bulk)
 {
     if (link == protocol->head_link) {
         head_message(protocol, now_ns, message, body);
         return;
     }
-    list_each(node, &protocol->peers) {
+    list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
         if (peer->link == link && peer->state != PEER_GONE) {
             peer_message(protocol, now_ns, peer, message, body, bulk);
@@ -133,9 +136,7 @@ static void received(struct protocol *protocol, uint64_t now_ns, uint64_t link, 
 void protocol_event(struct protocol *protocol, uint64_t now_ns, const struct io_event *event)
 {
     switch (event->kind) {
-    case IO_LINK_UP:
-        link_up(protocol, event->link_up.link, event->link_up.request);
-        break;
+    case IO_LINK_UP: link_up(protocol, event->link_up.link, event->link_up.request); break;
     case IO_LINK_DOWN:
         link_down(protocol, now_ns, event->link_down.link, event->link_down.request, event->link_down.error);
         break;
@@ -144,15 +145,14 @@ void protocol_event(struct protocol *protocol, uint64_t now_ns, const struct io_
         blob_drop(event->recv.body);
         blob_drop(event->recv.bulk);
         break;
-    default:
-        break;
+    default: break;
     }
 }
 
 void protocol_tick(struct protocol *protocol, uint64_t now_ns)
 {
     head_tick(protocol, now_ns);
-    list_each(node, &protocol->peers)
+    list_each (node, &protocol->peers)
         peer_tick(protocol, now_ns, list_entry(node, struct peer, node));
 }
 
@@ -161,7 +161,7 @@ uint64_t protocol_deadline_ns(const struct protocol *protocol)
     uint64_t at = protocol->state == PROTOCOL_OPENING ? protocol->deadline_ns : UINT64_MAX;
     if (protocol->head == HEAD_CLOSED && protocol->head_retry_ns != 0 && protocol->head_retry_ns < at)
         at = protocol->head_retry_ns;
-    list_each(node, &protocol->peers) {
+    list_each (node, &protocol->peers) {
         uint64_t then = peer_deadline_ns(list_entry(node, struct peer, node));
         at = then < at ? then : at;
     }
@@ -196,13 +196,13 @@ uint32_t protocol_home_device(const struct protocol *protocol)
 
 uint32_t protocol_place(struct protocol *protocol, uint64_t now_ns, int device)
 {
-    list_each(node, &protocol->peers) {
+    list_each (node, &protocol->peers) {
         const struct peer *peer = list_entry(node, struct peer, node);
         if (peer->state != PEER_GONE && serves(peer, device))
             return peer->place;
     }
     struct peer *peer = peer_make(protocol, now_ns, device < 0 ? -1 : device);
-    assert(peer != NULL);               // a kilobyte; without it no place can be named
+    assert(peer != NULL);    // a kilobyte; without it no place can be named
     if (peer->state == PEER_ASKED)
         head_ask_grant(protocol, now_ns, peer);
     return peer->place;
@@ -226,14 +226,15 @@ void protocol_submit(struct protocol *protocol, uint64_t now_ns, const struct su
     (void)now_ns;
     struct flight *flight = flight_of_submission(submission);
     if (flight == NULL) {
-        protocol->port.failed(protocol->port.self, submission->tag, DJ_E_NO_MEMORY, -1, "no memory to keep the submission until it is answered");
+        protocol->port.failed(protocol->port.self, submission->tag, DJ_E_NO_MEMORY, -1,
+                              "no memory to keep the submission until it is answered");
         return;
     }
     add(protocol, submission->place, flight);
 }
 
-void protocol_import(struct protocol *protocol, uint64_t now_ns, uint32_t place, uint64_t counter, uint32_t from_place, uint64_t from_counter,
-                     uint32_t from_output, void *tag)
+void protocol_import(struct protocol *protocol, uint64_t now_ns, uint32_t place, uint64_t counter, uint32_t from_place,
+                     uint64_t from_counter, uint32_t from_output, void *tag)
 {
     (void)now_ns;
     struct flight *flight = calloc(1, sizeof *flight);
@@ -241,7 +242,11 @@ void protocol_import(struct protocol *protocol, uint64_t now_ns, uint32_t place,
         protocol->port.failed(protocol->port.self, tag, DJ_E_NO_MEMORY, -1, "no memory to ask for a value of another device");
         return;
     }
-    *flight = (struct flight){.kind = FLIGHT_IMPORT, .counter = counter, .tag = tag, .from_place = from_place, .from_counter = from_counter,
+    *flight = (struct flight){.kind = FLIGHT_IMPORT,
+                              .counter = counter,
+                              .tag = tag,
+                              .from_place = from_place,
+                              .from_counter = from_counter,
                               .from_output = from_output};
     add(protocol, place, flight);
 }
@@ -250,7 +255,7 @@ void protocol_release(struct protocol *protocol, uint32_t place, const struct re
 {
     struct peer *peer = peer_at(protocol, place);
     if (peer == NULL || peer->state != PEER_READY)
-        return;                         // a lost link: the worker drops them with the session
+        return;    // a lost link: the worker drops them with the session
     struct writer *writer = &protocol->numbers;
     writer_reset(writer);
     for (uint32_t i = 0; i < count; i++) {
@@ -271,10 +276,12 @@ void protocol_fetch(struct protocol *protocol, uint64_t now_ns, uint32_t place, 
     if (fetch == NULL || peer->state == PEER_GONE || protocol->fetches_count >= PROTOCOL_FETCHES_MAX) {
         enum dj_error error = fetch == NULL ? DJ_E_NO_MEMORY : peer->state == PEER_GONE ? peer->fault.code : DJ_E_BUSY;
         free(fetch);
-        protocol->port.fetched(protocol->port.self, tag, error, peer->state == PEER_GONE ? peer->fault.text : dj_error_text(error), NULL, 0);
+        protocol->port.fetched(protocol->port.self, tag, error,
+                               peer->state == PEER_GONE ? peer->fault.text : dj_error_text(error), NULL, 0);
         return;
     }
-    *fetch = (struct fetch){.request = ++protocol->next_request, .counter = counter, .place = place, .output = output, .tag = tag};
+    *fetch = (struct fetch){
+        .request = ++protocol->next_request, .counter = counter, .place = place, .output = output, .tag = tag};
     list_push(&protocol->fetches, &fetch->node);
     protocol->fetches_count++;
     fetch_send(protocol, peer, fetch);
@@ -282,13 +289,13 @@ void protocol_fetch(struct protocol *protocol, uint64_t now_ns, uint32_t place, 
 
 bool protocol_is_full(const struct protocol *protocol)
 {
-    return protocol->in_flight >= PROTOCOL_IN_FLIGHT_MAX || protocol->in_flight_bytes >= PROTOCOL_IN_FLIGHT_BYTES_MAX
-           || protocol->window >= PROTOCOL_WINDOW_MAX || protocol->window_bytes >= PROTOCOL_WINDOW_BYTES_MAX;
+    return protocol->in_flight >= PROTOCOL_IN_FLIGHT_MAX || protocol->in_flight_bytes >= PROTOCOL_IN_FLIGHT_BYTES_MAX ||
+           protocol->window >= PROTOCOL_WINDOW_MAX || protocol->window_bytes >= PROTOCOL_WINDOW_BYTES_MAX;
 }
 
 bool protocol_is_relinking(const struct protocol *protocol)
 {
-    list_each(node, &protocol->peers) {
+    list_each (node, &protocol->peers) {
         const struct peer *peer = list_entry(node, struct peer, node);
         if (peer->state != PEER_GONE && peer->down_since_ns != 0)
             return true;
@@ -316,7 +323,7 @@ uint32_t protocol_devices(const struct protocol *protocol)
 
 bool protocol_can(const struct protocol *protocol, uint32_t op)
 {
-    list_each(node, &protocol->peers) {
+    list_each (node, &protocol->peers) {
         const struct peer *peer = list_entry(node, struct peer, node);
         if (peer->state != PEER_ASKED && op / 8 < sizeof peer->ops && bit_get(peer->ops, op))
             return true;

@@ -25,30 +25,30 @@
 struct protocol;
 
 enum {
-    PROTOCOL_PLACES_LIVE_MAX = 64,          // workers of one session at a time
-    PROTOCOL_IN_FLIGHT_MAX = 256,           // submissions without an answer ...
-    PROTOCOL_IN_FLIGHT_BYTES_MAX = 64 << 20,        // ... and what is kept for them
-    PROTOCOL_WINDOW_MAX = 1 << 16,          // submissions not yet durable ...
-    PROTOCOL_WINDOW_BYTES_MAX = 64 << 20,   // ... and their encodings
+    PROTOCOL_PLACES_LIVE_MAX = 64,              // workers of one session at a time
+    PROTOCOL_IN_FLIGHT_MAX = 256,               // submissions without an answer ...
+    PROTOCOL_IN_FLIGHT_BYTES_MAX = 64 << 20,    // ... and what is kept for them
+    PROTOCOL_WINDOW_MAX = 1 << 16,              // submissions not yet durable ...
+    PROTOCOL_WINDOW_BYTES_MAX = 64 << 20,       // ... and their encodings
     PROTOCOL_FETCHES_MAX = 4096,
-    PROTOCOL_DIALS_MAX = 3,                 // before a worker that cannot be reached is given up
+    PROTOCOL_DIALS_MAX = 3,    // before a worker that cannot be reached is given up
     PROTOCOL_TEXT_MAX = 400,
 };
-#define PROTOCOL_RETRY_NS 50000000u                     // between two dials of a lost worker
-#define PROTOCOL_REACH_NS 800000000u                    // a worker that cannot be dialled for so long is gone
-#define PROTOCOL_PING_NS 2000000000u                    // of silence while work is out
-#define PROTOCOL_SILENCE_NS 10000000000u                // of silence after which a worker that used to answer pings is gone
-#define PROTOCOL_NO_WORKER_NS 3000000000u               // how long a head without workers is asked again
+#define PROTOCOL_RETRY_NS 50000000u          // between two dials of a lost worker
+#define PROTOCOL_REACH_NS 800000000u         // a worker that cannot be dialled for so long is gone
+#define PROTOCOL_PING_NS 2000000000u         // of silence while work is out
+#define PROTOCOL_SILENCE_NS 10000000000u     // of silence after which a worker that used to answer pings is gone
+#define PROTOCOL_NO_WORKER_NS 3000000000u    // how long a head without workers is asked again
 
 struct protocol_config {
-    char head[IO_ADDRESS_MAX];              // "tcp://host:port"
+    char head[IO_ADDRESS_MAX];    // "tcp://host:port"
     struct hash128 token;
     char tenant[64], name[64];
-    char host[64];                          // names this machine as workers do: unix sockets are used where it is the same
+    char host[64];    // names this machine as workers do: unix sockets are used where it is the same
     uint64_t incarnation;
-    uint64_t timeout_ns;                    // for the session to be ready
+    uint64_t timeout_ns;    // for the session to be ready
     uint32_t first_place;
-    bool is_embedded;                       // the head is this process's child, its worker comes right after it: NO_WORKER is not an answer
+    bool is_embedded;    // the head is this process's child, its worker comes right after it: NO_WORKER is not an answer
     struct leaf_table *leaves;
 };
 
@@ -57,8 +57,8 @@ struct protocol_port {
     // As the effects of core/io/io.h: link_open answers later with IO_LINK_UP or IO_LINK_DOWN, send takes both holds.
     uint64_t (*link_open)(void *self, const char *address);
     void (*link_close)(void *self, uint64_t link);
-    void (*send)(void *self, uint64_t link, uint16_t message, struct blob *body, struct blob *bulk, uint64_t bulk_offset, uint64_t bulk_bytes,
-                 uint64_t not_after_ns);
+    void (*send)(void *self, uint64_t link, uint16_t message, struct blob *body, struct blob *bulk, uint64_t bulk_offset,
+                 uint64_t bulk_bytes, uint64_t not_after_ns);
     // Outcomes, each tag once: executed or failed; answered any number of times before executed.
     void (*answered)(void *self, void *tag, uint32_t output, struct blob *blob, uint64_t offset, uint64_t length);
     void (*executed)(void *self, void *tag);
@@ -68,18 +68,19 @@ struct protocol_port {
     void (*told)(void *self, void *tag, enum dj_error error, const char *text, const void *data, size_t bytes);
 };
 
-DJ_MUST_USE enum dj_error protocol_make(const struct protocol_config *config, const struct protocol_port *port, struct protocol **ret);
+DJ_MUST_USE enum dj_error protocol_make(const struct protocol_config *config, const struct protocol_port *port,
+                                        struct protocol **ret);
 // Fetches and questions get DJ_E_CLOSED; submissions no outcome: the caller has told its own people (recorder_close). NULL is allowed.
 void protocol_free(struct protocol *protocol);
 
-void protocol_start(struct protocol *protocol, uint64_t now_ns);                        // dials the head
+void protocol_start(struct protocol *protocol, uint64_t now_ns);    // dials the head
 // IO_LINK_UP, IO_LINK_DOWN and IO_RECV, whose blobs it takes; others are ignored.
 void protocol_event(struct protocol *protocol, uint64_t now_ns, const struct io_event *event);
-void protocol_tick(struct protocol *protocol, uint64_t now_ns);                         // at the latest at the deadline
-uint64_t protocol_deadline_ns(const struct protocol *protocol);                         // UINT64_MAX: none
+void protocol_tick(struct protocol *protocol, uint64_t now_ns);    // at the latest at the deadline
+uint64_t protocol_deadline_ns(const struct protocol *protocol);    // UINT64_MAX: none
 
 enum protocol_state { PROTOCOL_OPENING, PROTOCOL_READY, PROTOCOL_FAILED };
-enum protocol_state protocol_state(const struct protocol *protocol, struct fault *fault);       // FAILED fills *fault
+enum protocol_state protocol_state(const struct protocol *protocol, struct fault *fault);    // FAILED fills *fault
 
 // The place that serves a device of the pool now (negative: the session's own choice); a new one is asked for if there is none.
 uint32_t protocol_place(struct protocol *protocol, uint64_t now_ns, int device);
@@ -87,18 +88,18 @@ uint32_t protocol_place(struct protocol *protocol, uint64_t now_ns, int device);
 uint32_t protocol_home_device(const struct protocol *protocol);
 // Takes a submission; never refuses (a full window is for the caller to heed before).
 void protocol_submit(struct protocol *protocol, uint64_t now_ns, const struct submission *submission);
-void protocol_import(struct protocol *protocol, uint64_t now_ns, uint32_t place, uint64_t counter, uint32_t from_place, uint64_t from_counter,
-                     uint32_t from_output, void *tag);
+void protocol_import(struct protocol *protocol, uint64_t now_ns, uint32_t place, uint64_t counter, uint32_t from_place,
+                     uint64_t from_counter, uint32_t from_output, void *tag);
 void protocol_release(struct protocol *protocol, uint32_t place, const struct released *released, uint32_t count);
 void protocol_fetch(struct protocol *protocol, uint64_t now_ns, uint32_t place, uint64_t counter, uint32_t output, void *tag);
 void protocol_ask(struct protocol *protocol, uint64_t now_ns, const char *verb, const char *argument, void *tag);
 bool protocol_is_full(const struct protocol *protocol);
-bool protocol_is_relinking(const struct protocol *protocol);                            // a lost link: soon its place is back, or gone
-bool protocol_is_idle(const struct protocol *protocol);                                 // every submission has its outcome
-void protocol_close(struct protocol *protocol);                                         // says good-bye to the head
+bool protocol_is_relinking(const struct protocol *protocol);    // a lost link: soon its place is back, or gone
+bool protocol_is_idle(const struct protocol *protocol);         // every submission has its outcome
+void protocol_close(struct protocol *protocol);                 // says good-bye to the head
 
-uint32_t protocol_devices(const struct protocol *protocol);                             // of the pool
-bool protocol_can(const struct protocol *protocol, uint32_t op);                        // some granted device has a kernel
+uint32_t protocol_devices(const struct protocol *protocol);         // of the pool
+bool protocol_can(const struct protocol *protocol, uint32_t op);    // some granted device has a kernel
 
 struct protocol_stats {
     uint64_t executions, plans_sent, round_trips, messages_out, leaf_bytes_out, resubmissions, links_lost, bind_ns, execute_ns;

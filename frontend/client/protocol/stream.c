@@ -24,8 +24,8 @@ struct flight *flight_of_submission(const struct submission *from)
 {
     const struct srg_plan *plan = from->plan;
     size_t kept = (plan->outputs + 7) / 8, donated = (plan->inputs + 7) / 8;
-    size_t bytes = plan->words * sizeof(int64_t) + kept + donated + from->answers_count * sizeof(uint32_t)
-                   + from->released_count * sizeof(struct released) + from->leaves_count * sizeof(struct leaf *) + 64;
+    size_t bytes = plan->words * sizeof(int64_t) + kept + donated + from->answers_count * sizeof(uint32_t) +
+                   from->released_count * sizeof(struct released) + from->leaves_count * sizeof(struct leaf *) + 64;
     struct flight *flight = calloc(1, sizeof *flight);
     uint8_t *at = malloc(bytes);
     if (flight == NULL || at == NULL) {
@@ -34,9 +34,16 @@ struct flight *flight_of_submission(const struct submission *from)
         return NULL;
     }
     *flight = (struct flight){
-        .kind = FLIGHT_EXECUTE, .counter = from->counter, .tag = from->tag, .kept_bytes_total = bytes, .memory = at,
-        .plan = plan_hold(from->plan), .plan_number = from->plan_number, .answers_count = from->answers_count,
-        .released_count = from->released_count, .leaves_count = from->leaves_count,
+        .kind = FLIGHT_EXECUTE,
+        .counter = from->counter,
+        .tag = from->tag,
+        .kept_bytes_total = bytes,
+        .memory = at,
+        .plan = plan_hold(from->plan),
+        .plan_number = from->plan_number,
+        .answers_count = from->answers_count,
+        .released_count = from->released_count,
+        .leaves_count = from->leaves_count,
     };
     flight->word = carve(&at, from->word, plan->words * sizeof(int64_t));
     flight->released = carve(&at, from->released, from->released_count * sizeof(struct released));
@@ -140,7 +147,9 @@ static enum dj_error send_plan(struct protocol *protocol, struct peer *peer, con
     if (error == DJ_OK)
         error = writer.error;
     if (error == DJ_OK) {
-        struct wire_plan message = {.index = flight->plan_number, .fingerprint = flight->plan->fingerprint, .encoded = writer.data,
+        struct wire_plan message = {.index = flight->plan_number,
+                                    .fingerprint = flight->plan->fingerprint,
+                                    .encoded = writer.data,
                                     .encoded_bytes = (uint32_t)writer.length};
         struct blob *body = wire_plan_encode(&message);
         if (body == NULL)
@@ -187,7 +196,8 @@ static uint32_t collect_leaves(struct protocol *protocol, struct peer *peer, con
         }
     }
     for (uint32_t at = 0; at < offers; at += OFFER_LEAVES_MAX) {
-        struct wire_leaf_offer message = {.leaves = offer + at, .leaves_count = offers - at < OFFER_LEAVES_MAX ? offers - at : OFFER_LEAVES_MAX};
+        struct wire_leaf_offer message = {.leaves = offer + at,
+                                          .leaves_count = offers - at < OFFER_LEAVES_MAX ? offers - at : OFFER_LEAVES_MAX};
         send_message(protocol, peer->link, WIRE_LEAF_OFFER, wire_leaf_offer_encode(&message));
     }
     return smalls;
@@ -219,7 +229,8 @@ static enum dj_error send_execute(struct protocol *protocol, struct peer *peer, 
     struct wire_leaf *small = arena_alloc(protocol->arena, (flight->leaves_count + 1) * sizeof *small);
     if (small == NULL)
         return DJ_E_NO_MEMORY;
-    struct wire_execute message = {.counter = flight->counter, .plan = flight->plan_number, .confirmed = peer->confirmed, .leaves = small};
+    struct wire_execute message = {
+        .counter = flight->counter, .plan = flight->plan_number, .confirmed = peer->confirmed, .leaves = small};
     message.leaves_count = collect_leaves(protocol, peer, flight, small);
     message.reset = known->history.depth == 0;
     writer_reset(&protocol->delta);
@@ -252,12 +263,14 @@ static enum dj_error send_import(struct protocol *protocol, struct peer *peer, s
     const struct peer *from = peer_at(protocol, flight->from_place);
     if (from == NULL || from->state == PEER_GONE)
         return DJ_E_HANDLE_LOST;
-    struct wire_handle handle = {.session = from->session, .epoch = from->epoch, .counter = flight->from_counter, .output = flight->from_output};
+    struct wire_handle handle = {
+        .session = from->session, .epoch = from->epoch, .counter = flight->from_counter, .output = flight->from_output};
     struct wire_location location = {.worker = from->grant.worker, .incarnation = from->grant.incarnation};
     memcpy(location.address_unix, from->grant.address_unix, sizeof location.address_unix);
     memcpy(location.address_tcp, from->grant.address_tcp, sizeof location.address_tcp);
     memcpy(location.host, from->grant.host, sizeof location.host);
-    struct wire_import message = {.counter = flight->counter, .handles = &handle, .handles_count = 1, .locations = &location, .locations_count = 1};
+    struct wire_import message = {
+        .counter = flight->counter, .handles = &handle, .handles_count = 1, .locations = &location, .locations_count = 1};
     struct blob *body = wire_import_encode(&message);
     if (body == NULL)
         return DJ_E_NO_MEMORY;
@@ -279,13 +292,14 @@ void stream_send(struct protocol *protocol, struct peer *peer)
 {
     if (peer->state != PEER_READY)
         return;
-    list_each(node, &peer->flights) {
+    list_each (node, &peer->flights) {
         struct flight *flight = list_entry(node, struct flight, node);
         if (flight->state != FLIGHT_WAITING)
             continue;
         if (must_wait(protocol, flight))
             return;
-        enum dj_error error = flight->kind == FLIGHT_EXECUTE ? send_execute(protocol, peer, flight) : send_import(protocol, peer, flight);
+        enum dj_error error = flight->kind == FLIGHT_EXECUTE ? send_execute(protocol, peer, flight)
+                                                             : send_import(protocol, peer, flight);
         arena_reset(protocol->arena);
         if (error != DJ_OK) {
             flight_done(protocol, peer, flight);
@@ -304,7 +318,7 @@ void stream_restart(struct protocol *protocol, struct peer *peer)
     (void)protocol;
     for (uint32_t i = 0; i < peer->plans; i++)
         plan_slot_clear(&peer->plan[i]);
-    list_each(node, &peer->flights) {
+    list_each (node, &peer->flights) {
         struct flight *flight = list_entry(node, struct flight, node);
         if (flight->state == FLIGHT_SENT)
             flight->state = FLIGHT_WAITING;
@@ -321,7 +335,8 @@ static void flight_executed(struct protocol *protocol, struct peer *peer, struct
         flight_remove(protocol, flight);
 }
 
-static void deliver(struct protocol *protocol, const struct flight *flight, const struct wire_answer *answer, struct blob *body, struct blob *bulk)
+static void deliver(struct protocol *protocol, const struct flight *flight, const struct wire_answer *answer, struct blob *body,
+                    struct blob *bulk)
 {
     uint64_t bulk_at = 0;
     for (uint32_t i = 0; i < answer->outputs_count; i++) {
@@ -336,11 +351,12 @@ static void deliver(struct protocol *protocol, const struct flight *flight, cons
     }
 }
 
-void stream_answer(struct protocol *protocol, struct peer *peer, const struct wire_answer *answer, struct blob *body, struct blob *bulk)
+void stream_answer(struct protocol *protocol, struct peer *peer, const struct wire_answer *answer, struct blob *body,
+                   struct blob *bulk)
 {
     protocol->stats.bind_ns += answer->bind_ns;
     protocol->stats.execute_ns += answer->execute_ns;
-    list_each(node, &peer->flights) {
+    list_each (node, &peer->flights) {
         struct flight *flight = list_entry(node, struct flight, node);
         if (flight->counter > answer->counter)
             break;
@@ -359,7 +375,7 @@ void stream_answer(struct protocol *protocol, struct peer *peer, const struct wi
 
 void stream_failed(struct protocol *protocol, struct peer *peer, const struct wire_execution_failed *failed)
 {
-    list_each(node, &peer->flights) {
+    list_each (node, &peer->flights) {
         struct flight *flight = list_entry(node, struct flight, node);
         if (flight->counter > failed->counter)
             break;
@@ -375,7 +391,7 @@ void stream_failed(struct protocol *protocol, struct peer *peer, const struct wi
 
 void stream_fail_all(struct protocol *protocol, struct peer *peer, enum dj_error error, const char *text)
 {
-    list_each(node, &peer->flights) {
+    list_each (node, &peer->flights) {
         struct flight *flight = list_entry(node, struct flight, node);
         if (flight->state != FLIGHT_DONE) {
             flight_done(protocol, peer, flight);
@@ -387,7 +403,7 @@ void stream_fail_all(struct protocol *protocol, struct peer *peer, enum dj_error
 
 void stream_durable(struct protocol *protocol, struct peer *peer, uint64_t counter)
 {
-    list_each(node, &peer->flights) {
+    list_each (node, &peer->flights) {
         struct flight *flight = list_entry(node, struct flight, node);
         if (flight->counter > counter)
             break;
@@ -398,7 +414,7 @@ void stream_durable(struct protocol *protocol, struct peer *peer, uint64_t count
 
 void stream_free(struct protocol *protocol, struct peer *peer)
 {
-    list_each(node, &peer->flights) {
+    list_each (node, &peer->flights) {
         struct flight *flight = list_entry(node, struct flight, node);
         if (flight->state != FLIGHT_DONE)
             flight_done(protocol, peer, flight);

@@ -10,13 +10,13 @@
 #include "frontend/client/protocol/leaf.h"
 
 struct released {
-    uint64_t counter;                   // of the execution that made it
-    uint32_t output;                    // flat
+    uint64_t counter;    // of the execution that made it
+    uint32_t output;     // flat
 };
 
 struct submission {
-    uint32_t place;                     // where it runs (protocol_place)
-    uint64_t counter;                   // grows over all submissions and imports of the session
+    uint32_t place;      // where it runs (protocol_place)
+    uint64_t counter;    // grows over all submissions and imports of the session
     struct srg_plan *plan;
     uint32_t plan_number;               // dense; a number may name another plan later, which the fingerprint tells
     const int64_t *word;                // plan->words
@@ -25,7 +25,7 @@ struct submission {
     const struct released *released;    // handles of this place that nobody needs any more
     struct leaf *const *leaves;         // the leaf inputs
     uint32_t answers_count, released_count, leaves_count;
-    void *tag;                          // comes back with the outcome
+    void *tag;    // comes back with the outcome
 };
 
 #endif

@@ -73,7 +73,8 @@ static enum dj_error layout_as(struct recorder *recorder, struct value **value, 
     if (is_permuted)
         error = node_emit(recorder, OP_PERMUTE, *value, NULL, &to, DTYPE_NONE, device, at, &permuted, fault);
     if (error == DJ_OK)
-        error = node_emit(recorder, OP_CLONE, is_permuted ? permuted : *value, NULL, &format, DTYPE_NONE, device, at, &dense, fault);
+        error = node_emit(recorder, OP_CLONE, is_permuted ? permuted : *value, NULL, &format, DTYPE_NONE, device, at, &dense,
+                          fault);
     if (error == DJ_OK && is_permuted)
         error = node_emit(recorder, OP_PERMUTE, dense, NULL, &back, DTYPE_NONE, device, at, &result, fault);
     value_drop(recorder, permuted);
@@ -97,7 +98,8 @@ static enum dj_error conform(struct recorder *recorder, struct value **value, co
         struct attr size = attr_ints(meta->size, meta->rank);
         // Writing [1, 3] into [3] is allowed: leading dimensions of size 1 go first.
         bool is_deeper = (*value)->meta.rank > meta->rank && tensor_count(&(*value)->meta) == tensor_count(meta);
-        enum dj_error error = node_emit(recorder, is_deeper ? OP_VIEW_SIZES : OP_EXPAND, *value, NULL, &size, DTYPE_NONE, device, at, &next, fault);
+        enum dj_error error = node_emit(recorder, is_deeper ? OP_VIEW_SIZES : OP_EXPAND, *value, NULL, &size, DTYPE_NONE, device,
+                                        at, &next, fault);
         if (error != DJ_OK)
             return error;
         value_drop(recorder, *value);
@@ -126,8 +128,8 @@ static bool window_is_whole(const struct dj_cell *cell, const struct tensor_meta
     return offset == cell->offset && tensor_is_dense(&cell->base->meta) && tensor_span(meta) == tensor_span(&cell->base->meta);
 }
 
-static enum dj_error write_whole(struct recorder *recorder, struct dj_cell *cell, const struct tensor_meta *meta, struct value **value,
-                                 struct recorded_at at, struct fault *fault)
+static enum dj_error write_whole(struct recorder *recorder, struct dj_cell *cell, const struct tensor_meta *meta,
+                                 struct value **value, struct recorded_at at, struct fault *fault)
 {
     enum dj_error error = layout_as(recorder, value, meta, cell->device, at, fault);
     if (error != DJ_OK)
@@ -166,9 +168,11 @@ static enum dj_error scatter(struct recorder *recorder, struct dj_cell *cell, co
 {
     const struct view *view = window_find(cell, meta, offset);
     if (view == NULL || !can_scatter(view)) {
-        struct attr attr[3] = {attr_ints(meta->size, meta->rank), attr_ints(meta->stride, meta->rank), attr_int(offset - cell->offset)};
+        struct attr attr[3] = {attr_ints(meta->size, meta->rank), attr_ints(meta->stride, meta->rank),
+                               attr_int(offset - cell->offset)};
         struct value *next;
-        enum dj_error error = node_emit(recorder, OP_AS_STRIDED_SCATTER, cell->base, *value, attr, DTYPE_NONE, cell->device, at, &next, fault);
+        enum dj_error error = node_emit(recorder, OP_AS_STRIDED_SCATTER, cell->base, *value, attr, DTYPE_NONE, cell->device, at,
+                                        &next, fault);
         if (error != DJ_OK)
             return error;
         value_drop(recorder, *value);
@@ -200,8 +204,8 @@ static enum dj_error write_part(struct recorder *recorder, struct dj_cell *cell,
                                 struct value **value, struct recorded_at at, struct fault *fault)
 {
     const struct value *base = cell->base;
-    bool is_covered = base != NULL && tensor_is_dense(&base->meta) && offset >= cell->offset
-                      && offset + tensor_span(meta) <= cell->offset + tensor_span(&base->meta);
+    bool is_covered = base != NULL && tensor_is_dense(&base->meta) && offset >= cell->offset &&
+                      offset + tensor_span(meta) <= cell->offset + tensor_span(&base->meta);
     if (!is_covered) {
         enum dj_error error = cell_flatten(recorder, cell, offset + tensor_span(meta), meta->dtype, at, fault);
         if (error != DJ_OK)
@@ -216,8 +220,8 @@ static enum dj_error write_part(struct recorder *recorder, struct dj_cell *cell,
     return DJ_OK;
 }
 
-enum dj_error recorder_write(struct recorder *recorder, const struct dj_tensor *to, const struct dj_tensor *from, struct recorded_at at,
-                             struct fault *fault)
+enum dj_error recorder_write(struct recorder *recorder, const struct dj_tensor *to, const struct dj_tensor *from,
+                             struct recorded_at at, struct fault *fault)
 {
     struct dj_cell *cell = to->cell;
     enum dj_error error = cell_check(recorder, cell, fault);
@@ -233,7 +237,8 @@ enum dj_error recorder_write(struct recorder *recorder, const struct dj_tensor *
     if (error != DJ_OK)
         return error;
     if (cell->base != NULL && cell->base->meta.dtype != meta.dtype && tensor_count(&meta) > 0)
-        return fault_set(fault, DJ_E_UNSUPPORTED, "the storage holds %s and is written as %s; reinterpreting bits is not supported",
+        return fault_set(fault, DJ_E_UNSUPPORTED,
+                         "the storage holds %s and is written as %s; reinterpreting bits is not supported",
                          dtype_name(cell->base->meta.dtype), dtype_name(meta.dtype));
     struct value *value;
     error = window_resolve(recorder, from, at, &value, fault);
@@ -252,8 +257,8 @@ enum dj_error recorder_write(struct recorder *recorder, const struct dj_tensor *
 
 // Other ways to a value ----------------------------------------------------------------------------------------------------
 
-enum dj_error recorder_assign(struct recorder *recorder, struct dj_cell *cell, const struct dj_tensor *from, struct recorded_at at,
-                              struct fault *fault)
+enum dj_error recorder_assign(struct recorder *recorder, struct dj_cell *cell, const struct dj_tensor *from,
+                              struct recorded_at at, struct fault *fault)
 {
     struct value *value;
     enum dj_error error = cell_check(recorder, cell, fault);
@@ -267,7 +272,8 @@ enum dj_error recorder_assign(struct recorder *recorder, struct dj_cell *cell, c
 }
 
 // A fresh cell that holds `value`, whose hold it takes.
-static enum dj_error cell_of(struct recorder *recorder, int device, struct value *value, struct dj_tensor *out, struct fault *fault)
+static enum dj_error cell_of(struct recorder *recorder, int device, struct value *value, struct dj_tensor *out,
+                             struct fault *fault)
 {
     struct dj_cell *cell = recorder_cell(recorder, device);
     if (cell == NULL) {
@@ -297,12 +303,14 @@ enum dj_error recorder_upload(struct recorder *recorder, int device, const void 
     }
     char text[TENSOR_TEXT_MAX];
     if (data == NULL || !tensor_is_dense(&meta))
-        return fault_set(fault, DJ_E_INVALID, "%s to upload must be dense in some order of its dimensions", tensor_text(&meta, text));
+        return fault_set(fault, DJ_E_INVALID, "%s to upload must be dense in some order of its dimensions",
+                         tensor_text(&meta, text));
     uint64_t bytes = (uint64_t)tensor_bytes(&meta);
     struct leaf *leaf;
     error = leaf_of(recorder->leaves, data, bytes, &leaf);
     if (error != DJ_OK)
-        return fault_set(fault, error, "no memory to keep the %llu bytes of %s", (unsigned long long)bytes, tensor_text(&meta, text));
+        return fault_set(fault, error, "no memory to keep the %llu bytes of %s", (unsigned long long)bytes,
+                         tensor_text(&meta, text));
     value = value_make(recorder, VALUE_LEAF, &meta);
     if (value == NULL) {
         leaf_drop(leaf);

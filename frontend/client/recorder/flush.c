@@ -16,8 +16,8 @@
 
 bool recorder_is_full(const struct recorder *recorder)
 {
-    return recorder->nodes >= (recorder->is_capturing ? RECORDER_CAPTURE_NODES_MAX : RECORDER_NODES_MAX)
-           || recorder->leaf_bytes_pending > RECORDER_LEAF_BYTES_MAX;
+    return recorder->nodes >= (recorder->is_capturing ? RECORDER_CAPTURE_NODES_MAX : RECORDER_NODES_MAX) ||
+           recorder->leaf_bytes_pending > RECORDER_LEAF_BYTES_MAX;
 }
 
 bool recorder_has_pending(const struct recorder *recorder)
@@ -73,7 +73,7 @@ static struct exec *blame_of(struct recorder *recorder, const struct value *valu
 static void node_poison(struct recorder *recorder, struct node *node, struct exec *cause)
 {
     node->is_needed = false;
-    node->is_submitted = true;          // so that dropping its outputs does not count it as dead
+    node->is_submitted = true;    // so that dropping its outputs does not count it as dead
     for (uint32_t o = 0; o < node->op->outputs; o++)
         if (node->out[o] != NULL)
             value_fail(recorder, node->out[o], cause);
@@ -88,8 +88,8 @@ static void poison(struct recorder *recorder)
             continue;
         for (uint32_t k = 0; k < node->n_in; k++) {
             struct value *value = node->in[k].value;
-            if (value != NULL && value->kind == VALUE_HANDLE && value_fault(recorder, value) != NULL
-                && !value_revive(recorder, value)) {
+            if (value != NULL && value->kind == VALUE_HANDLE && value_fault(recorder, value) != NULL &&
+                !value_revive(recorder, value)) {
                 node_poison(recorder, node, blame_of(recorder, value));
                 break;
             }
@@ -180,7 +180,7 @@ enum dj_error recorder_flush(struct recorder *recorder, struct fault *fault)
         error = segment_submit(recorder, first, end, fault);
         first = end;
         if (error == DJ_OK && segment < segments)
-            poison(recorder);           // an import may have found its source gone
+            poison(recorder);    // an import may have found its source gone
     }
     if (error != DJ_OK)
         fail_rest(recorder, error, fault);

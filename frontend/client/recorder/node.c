@@ -33,7 +33,12 @@ enum dj_error node_infer(const struct node_call *call, struct op_result *result,
         }
     }
     struct op_call ask = {
-        .op = call->op, .in = meta, .in_is_scalar = is_scalar, .n_in = call->n_in, .attr = call->attr, .dtype = call->dtype,
+        .op = call->op,
+        .in = meta,
+        .in_is_scalar = is_scalar,
+        .n_in = call->n_in,
+        .attr = call->attr,
+        .dtype = call->dtype,
     };
     enum dj_error error = op_infer(&ask, result, fault);
     free(memory);
@@ -66,7 +71,8 @@ static struct node *node_alloc(struct recorder *recorder, const struct node_call
     size_t ints = 0;
     for (uint32_t i = 0; i < attrs; i++)
         ints += call->attr[i].kind == ATTR_INTS ? call->attr[i].count : 0;
-    size_t bytes = sizeof(struct node) + call->n_in * sizeof(struct node_in) + attrs * sizeof(struct attr) + ints * sizeof(int64_t);
+    size_t bytes = sizeof(struct node) + call->n_in * sizeof(struct node_in) + attrs * sizeof(struct attr) +
+                   ints * sizeof(int64_t);
     struct node *node = arena_alloc(recorder->arena, bytes);
     if (node == NULL)
         return NULL;
@@ -148,7 +154,7 @@ enum dj_error node_emit(struct recorder *recorder, enum op op, struct value *fir
 void node_kill(struct recorder *recorder, struct node *node)
 {
     uint32_t n_in = node->n_in;
-    node->n_in = 0;                     // so that a drop which comes back here finds nothing
+    node->n_in = 0;    // so that a drop which comes back here finds nothing
     for (uint32_t i = 0; i < n_in; i++)
         value_drop(recorder, node->in[i].value);
 }

@@ -26,7 +26,7 @@ void predict_learn(struct recorder *recorder, const struct value *value)
         return;
     struct plan_entry *entry = value->exec->entry;
     if (entry->plan != value->exec->plan)
-        return;                         // recycled since
+        return;    // recycled since
     for (uint32_t i = 0; i < entry->reads; i++)
         if (entry->read[i].flat == value->flat) {
             entry->read[i].misses = 0;

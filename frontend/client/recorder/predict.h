@@ -8,11 +8,11 @@
 
 enum { PREDICT_MISSES_MAX = 4 };
 
-void predict_begin(struct plan_entry *entry);               // once per submission, before predict_wants
+void predict_begin(struct plan_entry *entry);    // once per submission, before predict_wants
 bool predict_wants(const struct plan_entry *entry, uint32_t flat, const struct value *value);
-void predict_learn(struct recorder *recorder, const struct value *value);   // the program read this value
+void predict_learn(struct recorder *recorder, const struct value *value);    // the program read this value
 
 // recorder.c: executions that are out.
-bool execs_add(struct recorder *recorder, struct exec *exec);       // false: out of memory
+bool execs_add(struct recorder *recorder, struct exec *exec);    // false: out of memory
 
 #endif

@@ -28,7 +28,7 @@ enum dj_error recorder_want(struct recorder *recorder, const struct dj_tensor *t
             return error;
         value = clone;
     }
-    value->roots++;                     // the reference from resolving becomes the reader's
+    value->roots++;    // the reference from resolving becomes the reader's
     value->is_wanted = true;
     *ret = value;
     return DJ_OK;
@@ -68,7 +68,7 @@ static void gather(const struct tensor_meta *meta, const uint8_t *from, uint8_t 
         memcpy(to, from, (size_t)tensor_bytes(meta));
         return;
     }
-    assert(meta->rank > 0);             // rank 0 is contiguous
+    assert(meta->rank > 0);    // rank 0 is contiguous
     uint32_t last = meta->rank - 1;
     int64_t index[DJ_RANK_MAX] = {0};
     for (;;) {

@@ -8,9 +8,9 @@
 #include "core/base/assert.h"
 #include "core/base/bits.h"
 
-_Static_assert(sizeof(struct dj_attr) == sizeof(struct attr) && offsetof(struct dj_attr, value) == offsetof(struct attr, i)
-                   && (int)DJ_ATTR_ABSENT == (int)ATTR_ABSENT && (int)DJ_ATTR_INTS == (int)ATTR_INTS
-                   && (int)DJ_ATTR_FLOAT == (int)ATTR_FLOAT && (int)DJ_ATTR_BOOL == (int)ATTR_BOOL,
+_Static_assert(sizeof(struct dj_attr) == sizeof(struct attr) && offsetof(struct dj_attr, value) == offsetof(struct attr, i) &&
+                   (int)DJ_ATTR_ABSENT == (int)ATTR_ABSENT && (int)DJ_ATTR_INTS == (int)ATTR_INTS &&
+                   (int)DJ_ATTR_FLOAT == (int)ATTR_FLOAT && (int)DJ_ATTR_BOOL == (int)ATTR_BOOL,
                "struct dj_attr is struct attr");
 
 enum { RECORD_INPUTS_FAST = 8 };
@@ -20,22 +20,22 @@ static enum dj_error attrs_check(const struct op_info *op, const struct dj_attr 
     if (n_attr != op->attrs)
         return fault_set(fault, DJ_E_INVALID, "%s takes %u attributes, %u were given", op->name, op->attrs, n_attr);
     for (uint32_t i = 0; i < n_attr; i++)
-        if (attr[i].kind > DJ_ATTR_INTS
-            || (attr[i].kind == DJ_ATTR_INTS && (attr[i].count > ATTR_INTS_MAX || (attr[i].value.ints == NULL && attr[i].count > 0))))
+        if (attr[i].kind > DJ_ATTR_INTS || (attr[i].kind == DJ_ATTR_INTS &&
+                                            (attr[i].count > ATTR_INTS_MAX || (attr[i].value.ints == NULL && attr[i].count > 0))))
             return fault_set(fault, DJ_E_INVALID, "attribute %u of %s is not valid", i, op->name);
     return DJ_OK;
 }
 
-static enum dj_error input_of(struct recorder *recorder, const struct op_info *op, const struct dj_arg *arg, struct recorded_at at,
-                              struct node_in *ret, struct fault *fault)
+static enum dj_error input_of(struct recorder *recorder, const struct op_info *op, const struct dj_arg *arg,
+                              struct recorded_at at, struct node_in *ret, struct fault *fault)
 {
     *ret = (struct node_in){.kind = REF_ABSENT};
     switch (arg->kind) {
-    case DJ_ARG_ABSENT:
-        return DJ_OK;
+    case DJ_ARG_ABSENT: return DJ_OK;
     case DJ_ARG_SCALAR:
         if (arg->scalar_dtype != DTYPE_BOOL && arg->scalar_dtype != DTYPE_I64 && arg->scalar_dtype != DTYPE_F64)
-            return fault_set(fault, DJ_E_DTYPE, "%s: a Python number is bool, int64 or float64, not dtype %d", op->name, arg->scalar_dtype);
+            return fault_set(fault, DJ_E_DTYPE, "%s: a Python number is bool, int64 or float64, not dtype %d", op->name,
+                             arg->scalar_dtype);
         ret->kind = REF_SCALAR;
         ret->dtype = (uint8_t)arg->scalar_dtype;
         ret->scalar = arg->scalar;
@@ -48,8 +48,7 @@ static enum dj_error input_of(struct recorder *recorder, const struct op_info *o
             ret->kind = REF_NODE;
         return error;
     }
-    default:
-        return fault_set(fault, DJ_E_INVALID, "%s: an argument of unknown kind %d", op->name, arg->kind);
+    default: return fault_set(fault, DJ_E_INVALID, "%s: an argument of unknown kind %d", op->name, arg->kind);
     }
 }
 
@@ -70,11 +69,13 @@ static int device_of(const struct dj_arg *in, uint32_t n_in, int device)
 // Views --------------------------------------------------------------------------------------------------------------------
 
 // AS_STRIDED names elements of the storage, whatever its input looks like: a window like any other, and no node until it is read.
-static enum dj_error record_as_strided(const struct dj_tensor *in, const struct attr *attr, struct dj_tensor *out, struct fault *fault)
+static enum dj_error record_as_strided(const struct dj_tensor *in, const struct attr *attr, struct dj_tensor *out,
+                                       struct fault *fault)
 {
-    if (attr[0].kind != ATTR_INTS || attr[1].kind != ATTR_INTS || attr[0].count != attr[1].count || attr[0].count > DJ_RANK_MAX
-        || (attr[2].kind != ATTR_INT && attr[2].kind != ATTR_ABSENT))
-        return fault_set(fault, DJ_E_INVALID, "AS_STRIDED takes equally many sizes and strides, at most %d, and an offset", DJ_RANK_MAX);
+    if (attr[0].kind != ATTR_INTS || attr[1].kind != ATTR_INTS || attr[0].count != attr[1].count || attr[0].count > DJ_RANK_MAX ||
+        (attr[2].kind != ATTR_INT && attr[2].kind != ATTR_ABSENT))
+        return fault_set(fault, DJ_E_INVALID, "AS_STRIDED takes equally many sizes and strides, at most %d, and an offset",
+                         DJ_RANK_MAX);
     struct tensor_meta meta = {.dtype = (enum dtype)in->dtype, .rank = attr[0].count};
     memcpy(meta.size, attr[0].ints, meta.rank * sizeof meta.size[0]);
     memcpy(meta.stride, attr[1].ints, meta.rank * sizeof meta.stride[0]);
@@ -97,13 +98,14 @@ static void remember(struct recorder *recorder, struct dj_cell *cell, struct val
     } else if (from->view != NULL) {
         window_remember(recorder, cell, from->view, call->op, call->attr, meta, offset, value);
     } else {
-        struct attr attr[3] = {attr_ints(meta->size, meta->rank), attr_ints(meta->stride, meta->rank), attr_int(offset - cell->offset)};
+        struct attr attr[3] = {attr_ints(meta->size, meta->rank), attr_ints(meta->stride, meta->rank),
+                               attr_int(offset - cell->offset)};
         window_remember(recorder, cell, NULL, op_info(OP_AS_STRIDED), attr, meta, offset, value);
     }
 }
 
-static enum dj_error view_of_zeros(const struct dj_tensor *in, const struct op_info *op, const struct attr *attr, struct dj_tensor *out,
-                                   struct fault *fault)
+static enum dj_error view_of_zeros(const struct dj_tensor *in, const struct op_info *op, const struct attr *attr,
+                                   struct dj_tensor *out, struct fault *fault)
 {
     if (in->rank > DJ_RANK_MAX)
         return fault_set(fault, DJ_E_RANK, "a tensor of %u dimensions; at most %d are taken", in->rank, DJ_RANK_MAX);
@@ -173,8 +175,8 @@ static enum dj_error record_view(struct recorder *recorder, const struct op_info
 
 // Everything else ----------------------------------------------------------------------------------------------------------
 
-static enum dj_error outputs_make(struct recorder *recorder, const struct node_call *call, struct value **outs, struct dj_tensor *out,
-                                  struct fault *fault)
+static enum dj_error outputs_make(struct recorder *recorder, const struct node_call *call, struct value **outs,
+                                  struct dj_tensor *out, struct fault *fault)
 {
     uint32_t made = 0;
     for (; made < call->op->outputs; made++) {
@@ -197,7 +199,8 @@ static enum dj_error outputs_make(struct recorder *recorder, const struct node_c
     return fault_set(fault, DJ_E_NO_MEMORY, "no memory for one more tensor (at most %d live at once)", RECORDER_CELLS_MAX);
 }
 
-static enum dj_error record_inputs(struct recorder *recorder, const struct dj_arg *in, struct node_call *call, struct fault *fault)
+static enum dj_error record_inputs(struct recorder *recorder, const struct dj_arg *in, struct node_call *call,
+                                   struct fault *fault)
 {
     uint32_t n_in = call->n_in;
     for (call->n_in = 0; call->n_in < n_in; call->n_in++) {
@@ -210,14 +213,16 @@ static enum dj_error record_inputs(struct recorder *recorder, const struct dj_ar
     return DJ_OK;
 }
 
-enum dj_error recorder_record(struct recorder *recorder, uint32_t number, const struct dj_arg *in, uint32_t n_in, const struct dj_attr *attr,
-                              uint32_t n_attr, int dtype, int device, struct recorded_at at, struct dj_tensor *out, struct fault *fault)
+enum dj_error recorder_record(struct recorder *recorder, uint32_t number, const struct dj_arg *in, uint32_t n_in,
+                              const struct dj_attr *attr, uint32_t n_attr, int dtype, int device, struct recorded_at at,
+                              struct dj_tensor *out, struct fault *fault)
 {
     const struct op_info *op = op_info(number);
     if (op == NULL)
         return fault_set(fault, DJ_E_OP_UNKNOWN, "no op has the number %u", number);
     if (n_in > OP_INPUTS_MAX || n_in < op->inputs_min)
-        return fault_set(fault, DJ_E_INVALID, "%s takes %u to %d tensors, %u were given", op->name, op->inputs_min, OP_INPUTS_MAX, n_in);
+        return fault_set(fault, DJ_E_INVALID, "%s takes %u to %d tensors, %u were given", op->name, op->inputs_min, OP_INPUTS_MAX,
+                         n_in);
     if (dtype != DTYPE_NONE && (dtype < 0 || !dtype_is_known((uint64_t)dtype)))
         return fault_set(fault, DJ_E_DTYPE, "%s: no dtype has the number %d", op->name, dtype);
     enum dj_error error = attrs_check(op, attr, n_attr, fault);

@@ -23,24 +23,24 @@ struct recorder;
 struct value;
 
 enum {
-    RECORDER_NODES_MAX = 4096,                  // recorded before recorder_is_full
-    RECORDER_CAPTURE_NODES_MAX = 60000,         // the same while capturing
-    RECORDER_LEAF_BYTES_MAX = 256 << 20,        // of new leaves before recorder_is_full
+    RECORDER_NODES_MAX = 4096,              // recorded before recorder_is_full
+    RECORDER_CAPTURE_NODES_MAX = 60000,     // the same while capturing
+    RECORDER_LEAF_BYTES_MAX = 256 << 20,    // of new leaves before recorder_is_full
     RECORDER_VALUES_MAX = 1 << 22,
     RECORDER_CELLS_MAX = 1 << 22,
-    RECORDER_VIEWS_MAX = 32,                    // remembered per cell
+    RECORDER_VIEWS_MAX = 32,    // remembered per cell
     RECORDER_PLANS_MAX = 4096,
     RECORDER_MODULES_MAX = 1 << 14,
     RECORDER_PLACES_MAX = 1 << 16,
-    RECORDER_PREDICTIONS_MAX = 16,              // outputs of a plan that are asked for unasked
-    RECORDER_PREDICTED_BYTES_MAX = 4096,        // larger ones are never predicted
-    RECORDER_RELEASED_MAX = 4096,               // waiting releases of a place before they are sent on their own
+    RECORDER_PREDICTIONS_MAX = 16,          // outputs of a plan that are asked for unasked
+    RECORDER_PREDICTED_BYTES_MAX = 4096,    // larger ones are never predicted
+    RECORDER_RELEASED_MAX = 4096,           // waiting releases of a place before they are sent on their own
 };
 
 // What a flush needs from the world. None of these may call back.
 struct recorder_port {
     void *self;
-    uint32_t (*place)(void *self, int device);                              // where a device's work runs now
+    uint32_t (*place)(void *self, int device);    // where a device's work runs now
     void (*submit)(void *self, const struct submission *submission);
     void (*import)(void *self, uint32_t place, uint64_t counter, uint32_t from_place, uint64_t from_counter, uint32_t from_output,
                    void *tag);
@@ -48,15 +48,17 @@ struct recorder_port {
 };
 
 DJ_MUST_USE enum dj_error recorder_make(const struct recorder_port *port, struct recorder **ret);
-void recorder_free(struct recorder *recorder);                              // every cell must have been dropped; NULL is allowed
+void recorder_free(struct recorder *recorder);    // every cell must have been dropped; NULL is allowed
 
 // Cells and recording; see djinn.h for the meaning of each.
-struct dj_cell *recorder_cell(struct recorder *recorder, int device);       // NULL: out of memory
+struct dj_cell *recorder_cell(struct recorder *recorder, int device);    // NULL: out of memory
 void recorder_cell_hold(struct dj_cell *cell);
 void recorder_cell_drop(struct recorder *recorder, struct dj_cell *cell);
 int recorder_cell_device(const struct dj_cell *cell);
 
-struct recorded_at { uint32_t module, site; };                           // where in the program; set by who records
+struct recorded_at {
+    uint32_t module, site;
+};    // where in the program; set by who records
 DJ_MUST_USE enum dj_error recorder_record(struct recorder *recorder, uint32_t op, const struct dj_arg *in, uint32_t n_in,
                                           const struct dj_attr *attr, uint32_t n_attr, int dtype, int device,
                                           struct recorded_at at, struct dj_tensor *out, struct fault *fault);
@@ -68,23 +70,24 @@ DJ_MUST_USE enum dj_error recorder_upload(struct recorder *recorder, int device,
                                           struct recorded_at at, struct dj_tensor *out, struct fault *fault);
 DJ_MUST_USE enum dj_error recorder_to_device(struct recorder *recorder, const struct dj_tensor *tensor, int device,
                                              struct recorded_at at, struct dj_tensor *out, struct fault *fault);
-uint32_t recorder_module(struct recorder *recorder, const char *path, const char *type, bool is_training);     // 0 when full
+uint32_t recorder_module(struct recorder *recorder, const char *path, const char *type, bool is_training);    // 0 when full
 
 // Reading. recorder_want gives the value behind a window, held until recorder_unwant, and marks it so that the next flush asks for its
 // bytes. Then: not pending any more (flush), answered, failed, or to be fetched.
 DJ_MUST_USE enum dj_error recorder_want(struct recorder *recorder, const struct dj_tensor *tensor, struct recorded_at at,
                                         struct value **ret, struct fault *fault);
 void recorder_unwant(struct recorder *recorder, struct value *value);
-void recorder_value_retain(struct value *value);            // one recorder_unwant more is due
+void recorder_value_retain(struct value *value);    // one recorder_unwant more is due
 enum value_state { VALUE_RECORDED, VALUE_AT_WORKER, VALUE_ANSWERED, VALUE_LOCAL, VALUE_FAILED };
 enum value_state recorder_value_state(const struct recorder *recorder, const struct value *value);
 // ANSWERED, LOCAL: copies the elements row-major; `bytes` must be exact (DJ_E_INVALID).
-DJ_MUST_USE enum dj_error recorder_copy(struct recorder *recorder, struct value *value, void *data, size_t bytes, struct fault *fault);
+DJ_MUST_USE enum dj_error recorder_copy(struct recorder *recorder, struct value *value, void *data, size_t bytes,
+                                        struct fault *fault);
 // FAILED: why, with the site of the op that failed.
 enum dj_error recorder_value_fault(const struct recorder *recorder, const struct value *value, struct dj_fault *ret);
 // AT_WORKER: whether its answer is on its way without a fetch; else what to fetch.
 bool recorder_value_is_coming(const struct value *value);
-void recorder_value_set_coming(struct value *value, bool is_coming);        // a fetch was sent, or failed
+void recorder_value_set_coming(struct value *value, bool is_coming);    // a fetch was sent, or failed
 void recorder_value_handle(const struct value *value, uint32_t *ret_place, uint64_t *ret_counter, uint32_t *ret_output);
 // What a fetch brought: bytes[offset, +length) of the blob, which is held as long as it is needed.
 void recorder_value_answer(struct recorder *recorder, struct value *value, struct blob *blob, uint64_t offset, uint64_t length);
@@ -101,7 +104,8 @@ void recorder_flush_releases(struct recorder *recorder);
 void recorder_executed(struct recorder *recorder, void *tag);
 void recorder_failed(struct recorder *recorder, void *tag, enum dj_error error, int64_t node, const char *text);
 // Before recorder_executed: one answered output (see recorder_value_answer).
-void recorder_answered(struct recorder *recorder, void *tag, uint32_t output, struct blob *blob, uint64_t offset, uint64_t length);
+void recorder_answered(struct recorder *recorder, void *tag, uint32_t output, struct blob *blob, uint64_t offset,
+                       uint64_t length);
 // Everything at that place is gone.
 void recorder_place_lost(struct recorder *recorder, uint32_t place, enum dj_error error, const char *text);
 // The session is over (shutdown, fork): every value, recorded ones included, fails with this from now on; numbering starts again.
@@ -109,12 +113,14 @@ void recorder_place_lost(struct recorder *recorder, uint32_t place, enum dj_erro
 void recorder_close(struct recorder *recorder, enum dj_error error, const char *text);
 
 // Looking in.
-DJ_MUST_USE enum dj_error recorder_graph_json(struct recorder *recorder, const char *which, struct writer *writer, struct fault *fault);
+DJ_MUST_USE enum dj_error recorder_graph_json(struct recorder *recorder, const char *which, struct writer *writer,
+                                              struct fault *fault);
 
 struct recorder_stats {
-    uint64_t ops_recorded, ops_submitted, ops_dropped, views_restrided, executions, plans, reads_predicted, leaf_bytes_pending, handles_live, cells_live;
+    uint64_t ops_recorded, ops_submitted, ops_dropped, views_restrided, executions, plans, reads_predicted, leaf_bytes_pending,
+        handles_live, cells_live;
 };
-uint32_t recorder_places(const struct recorder *recorder);                  // places up to here were used: a new session numbers on from it
+uint32_t recorder_places(const struct recorder *recorder);    // places up to here were used: a new session numbers on from it
 struct recorder_stats recorder_stats(const struct recorder *recorder);
 struct leaf_table *recorder_leaves(struct recorder *recorder);
 

@@ -31,8 +31,11 @@ static enum dj_error add_input(struct recorder *recorder, struct value *value, u
     if (!inputs_reserve(recorder))
         return DJ_E_NO_MEMORY;
     struct srg_input input = {
-        .is_leaf = value->kind == VALUE_LEAF, .is_contiguous = tensor_is_contiguous(&value->meta), .dtype = (uint8_t)value->meta.dtype,
-        .rank = (uint8_t)value->meta.rank, .device = device,
+        .is_leaf = value->kind == VALUE_LEAF,
+        .is_contiguous = tensor_is_contiguous(&value->meta),
+        .dtype = (uint8_t)value->meta.dtype,
+        .rank = (uint8_t)value->meta.rank,
+        .device = device,
     };
     enum dj_error error = plan_add_input(recorder->builder, &input, &value->input_index);
     if (error != DJ_OK)
@@ -93,7 +96,8 @@ static enum dj_error add_node(struct recorder *recorder, struct node *node)
     if (error == DJ_OK)
         error = module_of(recorder, node->module, &module);
     if (error == DJ_OK)
-        error = plan_add_node(recorder->builder, node->op, ref, node->n_in, node->attr, node->dtype, module, device, &node->index);
+        error = plan_add_node(recorder->builder, node->op, ref, node->n_in, node->attr, node->dtype, module, device,
+                              &node->index);
     if (ref != fast)
         free(ref);
     return error;
@@ -173,7 +177,7 @@ static enum dj_error import(struct recorder *recorder, struct value *value, uint
     }
     twin->source = value_hold(value);
     value->twin = twin;
-    twin->holders++;                    // one for the value, one for the protocol
+    twin->holders++;    // one for the value, one for the protocol
     recorder->port.import(recorder->port.self, place, twin->counter, value->exec->place, value->exec->counter, value->flat, twin);
     return DJ_OK;
 }
@@ -289,8 +293,8 @@ static void settle(struct recorder *recorder, uint32_t first, uint32_t end, stru
 }
 
 // What is wanted now, and what was read after this plan before.
-static enum dj_error collect_answers(struct recorder *recorder, uint32_t first, uint32_t end, struct plan_entry *entry, struct exec *exec,
-                                     uint8_t *kept)
+static enum dj_error collect_answers(struct recorder *recorder, uint32_t first, uint32_t end, struct plan_entry *entry,
+                                     struct exec *exec, uint8_t *kept)
 {
     predict_begin(entry);
     for (uint32_t i = first; i < end; i++) {
@@ -358,12 +362,19 @@ enum dj_error segment_submit(struct recorder *recorder, uint32_t first, uint32_t
 
     uint8_t *kept = recorder->bits, *donated = recorder->bits + entry->plan->outputs / 8 + 1;
     struct submission to = {
-        .place = place, .counter = exec->counter, .plan = entry->plan, .plan_number = entry->number, .word = recorder->word,
-        .kept = kept, .donated = donated, .leaves = recorder->leaf, .tag = exec,
+        .place = place,
+        .counter = exec->counter,
+        .plan = entry->plan,
+        .plan_number = entry->number,
+        .word = recorder->word,
+        .kept = kept,
+        .donated = donated,
+        .leaves = recorder->leaf,
+        .tag = exec,
     };
     uint32_t answers[EXEC_ASKED_MAX];
     if (collect_answers(recorder, first, end, entry, exec, kept) != DJ_OK)
-        exec->asked_count = 0;          // reads will fetch instead
+        exec->asked_count = 0;    // reads will fetch instead
     for (uint32_t i = 0; i < exec->asked_count; i++)
         answers[i] = exec->asked[i].flat;
     to.answers = answers;

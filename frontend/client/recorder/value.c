@@ -29,7 +29,7 @@ static void release_handle(struct recorder *recorder, const struct exec *exec, u
         uint32_t capacity = place->released_capacity == 0 ? 64 : 2 * place->released_capacity;
         struct released *grown = realloc(place->released, capacity * sizeof *grown);
         if (grown == NULL)
-            return;         // the worker keeps it until the session ends
+            return;    // the worker keeps it until the session ends
         place->released = grown;
         place->released_capacity = capacity;
     }
@@ -47,8 +47,10 @@ static void value_end(struct recorder *recorder, struct value *value)
     if (value->kind == VALUE_PENDING) {
         struct node *node = value->node;
         node->out[value->output] = NULL;
-        if (--node->live == 0 && !node->is_submitted)
+        if (--node->live == 0 && !node->is_submitted) {
             node->is_dead = true;
+            node->is_needed = false;    // during a flush: what needed it has failed
+        }
     } else if (value->kind == VALUE_HANDLE) {
         recorder->stats.handles_live -= value->is_counted;
         if (!value->is_donated)
@@ -116,8 +118,8 @@ bool value_revive(struct recorder *recorder, struct value *value)
     uint64_t bytes = (uint64_t)tensor_bytes(&value->meta);
     struct leaf *leaf;
     // An answer is row-major; a leaf has the layout of its value.
-    if (value->kind != VALUE_HANDLE || value->answer == NULL || bytes == 0 || !tensor_is_contiguous(&value->meta)
-        || leaf_of(recorder->leaves, value->answer->data + value->answer_offset, bytes, &leaf) != DJ_OK)
+    if (value->kind != VALUE_HANDLE || value->answer == NULL || bytes == 0 || !tensor_is_contiguous(&value->meta) ||
+        leaf_of(recorder->leaves, value->answer->data + value->answer_offset, bytes, &leaf) != DJ_OK)
         return false;
     recorder->stats.handles_live -= value->is_counted;
     value->is_counted = false;
@@ -139,7 +141,7 @@ void value_fail(struct recorder *recorder, struct value *value, struct exec *cau
     value->node->live--;
     value->node = NULL;
     value->kind = VALUE_HANDLE;
-    value->is_donated = true;           // nothing to release
+    value->is_donated = true;    // nothing to release
     value->exec = cause;
     cause->holders++;
 }

@@ -12,7 +12,8 @@
 #include "core/base/bits.h"
 
 _Static_assert(sizeof(enum dtype) == sizeof(int32_t), "djinn.h carries dtypes as int32_t");
-_Static_assert((int)DJ_RANK_MAX == DJ_MAX_RANK && (int)OP_OUTPUTS_MAX == DJ_MAX_OUTPUTS, "the bounds of djinn.h are those of the core");
+_Static_assert((int)DJ_RANK_MAX == DJ_MAX_RANK && (int)OP_OUTPUTS_MAX == DJ_MAX_OUTPUTS,
+               "the bounds of djinn.h are those of the core");
 
 bool geometry_equal(const struct tensor_meta *a, const struct tensor_meta *b)
 {
@@ -161,8 +162,8 @@ void window_forget_all(struct recorder *recorder, struct dj_cell *cell)
 void cell_set_base(struct recorder *recorder, struct dj_cell *cell, struct value *value, int64_t offset)
 {
     value_root(value);
-    bool is_same_geometry = cell->base != NULL && cell->offset == offset && cell->base->meta.dtype == value->meta.dtype
-                            && geometry_equal(&cell->base->meta, &value->meta);
+    bool is_same_geometry = cell->base != NULL && cell->offset == offset && cell->base->meta.dtype == value->meta.dtype &&
+                            geometry_equal(&cell->base->meta, &value->meta);
     if (is_same_geometry)
         window_forget_values(recorder, cell);
     else
@@ -181,15 +182,15 @@ static enum dj_error make_zeros(struct recorder *recorder, const struct tensor_m
     return node_emit(recorder, OP_FULL, NULL, NULL, attr, meta->dtype, device, at, ret, fault);
 }
 
-static enum dj_error make_strided(struct recorder *recorder, struct value *base, const struct tensor_meta *meta, int64_t offset, int device,
-                                  struct recorded_at at, struct value **ret, struct fault *fault)
+static enum dj_error make_strided(struct recorder *recorder, struct value *base, const struct tensor_meta *meta, int64_t offset,
+                                  int device, struct recorded_at at, struct value **ret, struct fault *fault)
 {
     struct attr attr[3] = {attr_ints(meta->size, meta->rank), attr_ints(meta->stride, meta->rank), attr_int(offset)};
     return node_emit(recorder, OP_AS_STRIDED, base, NULL, attr, DTYPE_NONE, device, at, ret, fault);
 }
 
-enum dj_error cell_flatten(struct recorder *recorder, struct dj_cell *cell, int64_t elements, enum dtype dtype, struct recorded_at at,
-                           struct fault *fault)
+enum dj_error cell_flatten(struct recorder *recorder, struct dj_cell *cell, int64_t elements, enum dtype dtype,
+                           struct recorded_at at, struct fault *fault)
 {
     struct value *base = cell->base;
     if (base != NULL) {
@@ -219,8 +220,8 @@ enum dj_error cell_flatten(struct recorder *recorder, struct dj_cell *cell, int6
 
 static bool base_covers(const struct dj_cell *cell, const struct tensor_meta *meta, int64_t offset)
 {
-    return tensor_is_dense(&cell->base->meta) && offset >= cell->offset
-           && offset + tensor_span(meta) <= cell->offset + tensor_span(&cell->base->meta);
+    return tensor_is_dense(&cell->base->meta) && offset >= cell->offset &&
+           offset + tensor_span(meta) <= cell->offset + tensor_span(&cell->base->meta);
 }
 
 // The value of a remembered window, derived again if it went with a write or a flush. Recipes reach back to the base through at most
@@ -237,7 +238,8 @@ static enum dj_error view_value(struct recorder *recorder, struct dj_cell *cell,
     while (depth-- > 0) {
         struct view *v = chain[depth];
         struct value *from = v->parent == NULL ? cell->base : v->parent->value, *value;
-        enum dj_error error = node_emit(recorder, (enum op)v->op, from, NULL, v->attr, DTYPE_NONE, cell->device, at, &value, fault);
+        enum dj_error error = node_emit(recorder, (enum op)v->op, from, NULL, v->attr, DTYPE_NONE, cell->device, at, &value,
+                                        fault);
         if (error != DJ_OK)
             return error;
         view_set_value(recorder, v, value);
@@ -247,8 +249,8 @@ static enum dj_error view_value(struct recorder *recorder, struct dj_cell *cell,
     return DJ_OK;
 }
 
-static enum dj_error resolve_unknown(struct recorder *recorder, struct dj_cell *cell, const struct tensor_meta *meta, int64_t offset,
-                                     struct recorded_at at, struct value **ret, struct fault *fault)
+static enum dj_error resolve_unknown(struct recorder *recorder, struct dj_cell *cell, const struct tensor_meta *meta,
+                                     int64_t offset, struct recorded_at at, struct value **ret, struct fault *fault)
 {
     enum dj_error error;
     if (!base_covers(cell, meta, offset)) {
@@ -285,8 +287,8 @@ enum dj_error window_resolve(struct recorder *recorder, const struct dj_tensor *
         return cell_check(recorder, cell, fault);
     struct tensor_meta meta = tensor_meta_of(tensor);
     struct value *base = cell->base;
-    if (base != NULL && tensor->offset == cell->offset && base->meta.dtype == meta.dtype && tensor->rank <= DJ_RANK_MAX
-        && geometry_equal(&base->meta, &meta)) {
+    if (base != NULL && tensor->offset == cell->offset && base->meta.dtype == meta.dtype && tensor->rank <= DJ_RANK_MAX &&
+        geometry_equal(&base->meta, &meta)) {
         *ret = value_hold(base);
         return DJ_OK;
     }

@@ -296,7 +296,7 @@ static void no_call_however_hostile_breaks_the_inference(void **state)
         }
         // Kinds mostly as the row wants them, so that calls get past the first check.
         for (uint32_t i = 0; i < op->args; i++) {
-            int at = op->arg[i].attr;
+            int8_t at = op->arg[i].attr;
             if (at < 0 || prng_chance(&prng, 1, 10))
                 continue;
             if (op->arg[i].kind == ARG_INTS)

@@ -53,7 +53,8 @@ static void port_submit(void *self, const struct submission *to)
     memcpy(bench->word, to->word, bench->words * sizeof *bench->word);
 }
 
-static void port_import(void *self, uint32_t place, uint64_t counter, uint32_t from_place, uint64_t from_counter, uint32_t from_output, void *tag)
+static void port_import(void *self, uint32_t place, uint64_t counter, uint32_t from_place, uint64_t from_counter,
+                        uint32_t from_output, void *tag)
 {
     struct bench *bench = self;
     const struct eval_handle *from = eval_find(&bench->eval[from_place], from_counter, from_output);
@@ -72,7 +73,7 @@ static void bench_end(void *object)
 {
     struct bench *bench = object;
     if (recorder_stats(bench->recorder).cells_live > 0)
-        return;                         // the test failed half-way: let it say so
+        return;    // the test failed half-way: let it say so
     recorder_free(bench->recorder);
     plan_drop(bench->plan);
     free(bench->word);
@@ -83,7 +84,8 @@ struct bench *bench_make(void **state)
 {
     struct bench *bench = calloc(1, sizeof *bench);
     bench->eval[0].arena = bench->eval[1].arena = case_arena(state);
-    struct recorder_port port = {.self = bench, .place = port_place, .submit = port_submit, .import = port_import, .release = port_release};
+    struct recorder_port port = {
+        .self = bench, .place = port_place, .submit = port_submit, .import = port_import, .release = port_release};
     assert_ok(recorder_make(&port, &bench->recorder));
     case_later(state, bench_end, bench);
     return bench;
@@ -137,14 +139,17 @@ struct dj_tensor bench_upload(struct bench *bench, const float *data, uint32_t r
     return out;
 }
 
-struct dj_tensor bench_op(struct bench *bench, uint32_t op, const struct dj_tensor *a, const struct dj_tensor *b, const struct dj_attr *attr,
-                          uint32_t n_attr)
+struct dj_tensor bench_op(struct bench *bench, uint32_t op, const struct dj_tensor *a, const struct dj_tensor *b,
+                          const struct dj_attr *attr, uint32_t n_attr)
 {
     struct dj_arg in[2] = {{.kind = DJ_ARG_TENSOR, .tensor = a}, {.kind = DJ_ARG_TENSOR, .tensor = b}};
     struct dj_tensor out[DJ_MAX_OUTPUTS] = {0};
     struct fault fault = {0};
-    enum dj_error error = recorder_record(bench->recorder, op, in, b != NULL ? 2 : a != NULL ? 1 : 0, attr, n_attr, 0, 0,
-                                          (struct recorded_at){0}, out, &fault);
+    enum dj_error error = recorder_record(bench->recorder, op, in,
+                                          b != NULL   ? 2
+                                          : a != NULL ? 1
+                                                      : 0,
+                                          attr, n_attr, 0, 0, (struct recorded_at){0}, out, &fault);
     if (error != DJ_OK)
         fail_msg("%s: %s %s", op_info(op)->name, dj_error_name(error), fault.text);
     return out[0];

@@ -62,12 +62,17 @@ static void pointwise(uint16_t op, const struct eval_value *in, const struct att
     do {
         double a = op == OP_FULL ? 0 : at_broadcast(&in[0], &out->meta, index);
         double b = op == OP_ADD || op == OP_MUL ? at_broadcast(&in[1], &out->meta, index) : 0;
-        double result = op == OP_ADD ? a + scalar_of(&attr[0]) * b : op == OP_MUL ? a * b : op == OP_NEG ? -a : op == OP_FULL ? scalar_of(&attr[1]) : a;
+        double result = op == OP_ADD    ? a + scalar_of(&attr[0]) * b
+                        : op == OP_MUL  ? a * b
+                        : op == OP_NEG  ? -a
+                        : op == OP_FULL ? scalar_of(&attr[1])
+                                        : a;
         *at(out, index) = result;
     } while (index_next(&out->meta, index));
 }
 
-static void scatter(struct arena *arena, struct eval_value *out, const struct eval_value *in, const struct tensor_meta *window, int64_t offset)
+static void scatter(struct arena *arena, struct eval_value *out, const struct eval_value *in, const struct tensor_meta *window,
+                    int64_t offset)
 {
     // The window is geometry over `in`'s logical layout, which is dense; out has the same layout or is written by position.
     int64_t span = tensor_span(&in[0].meta), index[DJ_RANK_MAX] = {0};
@@ -86,12 +91,16 @@ static void scatter(struct arena *arena, struct eval_value *out, const struct ev
         while (index_next(&out->meta, index));
 }
 
-static void compute(struct arena *arena, const struct srg_node *node, const struct eval_value *in, const struct attr *attr, struct eval_value *out)
+static void compute(struct arena *arena, const struct srg_node *node, const struct eval_value *in, const struct attr *attr,
+                    struct eval_value *out)
 {
     switch (node->op) {
-    case OP_ADD: case OP_MUL: case OP_NEG: case OP_FULL: case OP_CLONE: case OP_TO_COPY:
-        pointwise(node->op, in, attr, out);
-        return;
+    case OP_ADD:
+    case OP_MUL:
+    case OP_NEG:
+    case OP_FULL:
+    case OP_CLONE:
+    case OP_TO_COPY: pointwise(node->op, in, attr, out); return;
     case OP_AS_STRIDED_SCATTER: {
         struct tensor_meta window = {.dtype = out->meta.dtype, .rank = attr[0].count};
         memcpy(window.size, attr[0].ints, window.rank * sizeof window.size[0]);
@@ -99,16 +108,17 @@ static void compute(struct arena *arena, const struct srg_node *node, const stru
         scatter(arena, out, in, &window, attr[2].i);
         return;
     }
-    case OP_SLICE_SCATTER: case OP_SELECT_SCATTER: {
+    case OP_SLICE_SCATTER:
+    case OP_SELECT_SCATTER: {
         // The window that the matching view would give.
-        struct op_call call = {.op = op_info(node->op == OP_SLICE_SCATTER ? OP_SLICE : OP_SELECT), .in = &in[0].meta, .n_in = 1, .attr = attr};
+        struct op_call call = {
+            .op = op_info(node->op == OP_SLICE_SCATTER ? OP_SLICE : OP_SELECT), .in = &in[0].meta, .n_in = 1, .attr = attr};
         struct op_result result;
         assert_ok(op_infer(&call, &result, NULL));
         scatter(arena, out, in, &result.out[0], result.view_offset[0]);
         return;
     }
-    default:
-        fail_msg("the interpreter does not know op %u", node->op);
+    default: fail_msg("the interpreter does not know op %u", node->op);
     }
 }
 
@@ -137,7 +147,8 @@ void eval_release(struct eval *eval, const struct released *released, uint32_t c
     eval->released += count;
 }
 
-static struct eval_value leaf_value(struct eval *eval, const struct submission *to, struct hash128 content, const struct tensor_meta *meta)
+static struct eval_value leaf_value(struct eval *eval, const struct submission *to, struct hash128 content,
+                                    const struct tensor_meta *meta)
 {
     for (uint32_t i = 0; i < to->leaves_count; i++) {
         if (!hash128_equal(to->leaves[i]->content, content))
@@ -174,8 +185,8 @@ static struct eval_value input_value(struct eval *eval, const struct submission 
     return handle->value;
 }
 
-static void run_node(struct eval *eval, const struct submission *to, uint32_t n, const struct eval_value *input, struct eval_value *flat,
-                     const int64_t *offset)
+static void run_node(struct eval *eval, const struct submission *to, uint32_t n, const struct eval_value *input,
+                     struct eval_value *flat, const int64_t *offset)
 {
     const struct srg_node *node = &to->plan->node[n];
     struct eval_value in[8];

@@ -15,26 +15,39 @@
 enum { SENT_MAX = 4096, TAGS_MAX = 2048, HEAD_LINK = 1000, WORKER_LINK = 2000, INCARNATION = 77, SESSION = 5 };
 #define MS ((uint64_t)1000000)
 
-struct sent { uint64_t link; uint16_t message; struct blob *body, *bulk; uint64_t bulk_offset, bulk_bytes; };
-struct outcome { uint32_t executed, failed, answers, fetched, told; enum dj_error error; char text[200]; uint8_t data[16]; };
+struct sent {
+    uint64_t link;
+    uint16_t message;
+    struct blob *body, *bulk;
+    uint64_t bulk_offset, bulk_bytes;
+};
+struct outcome {
+    uint32_t executed, failed, answers, fetched, told;
+    enum dj_error error;
+    char text[200];
+    uint8_t data[16];
+};
 
 struct stage {
     struct protocol *protocol;
     struct leaf_table *leaves;
     struct arena *arena;
-    uint64_t now_ns, requests, opened;          // opened: the last request to open a link
+    uint64_t now_ns, requests, opened;    // opened: the last request to open a link
     char address[IO_ADDRESS_MAX];
-    uint64_t closed;                            // the last link closed
+    uint64_t closed;    // the last link closed
     struct sent sent[SENT_MAX];
-    uint32_t sents, seen;                       // seen: the script has looked at
+    uint32_t sents, seen;    // seen: the script has looked at
     struct outcome outcome[TAGS_MAX];
     uint32_t places_lost;
     struct srg_plan *plan;
     struct leaf *leaf;
-    uint64_t link;                              // the worker's current one
+    uint64_t link;    // the worker's current one
 };
 
-static struct outcome *outcome_of(struct stage *stage, void *tag) { return &stage->outcome[(uintptr_t)tag]; }
+static struct outcome *outcome_of(struct stage *stage, void *tag)
+{
+    return &stage->outcome[(uintptr_t)tag];
+}
 
 static uint64_t port_open(void *self, const char *address)
 {
@@ -43,9 +56,13 @@ static uint64_t port_open(void *self, const char *address)
     return stage->opened = ++stage->requests;
 }
 
-static void port_close(void *self, uint64_t link) { ((struct stage *)self)->closed = link; }
+static void port_close(void *self, uint64_t link)
+{
+    ((struct stage *)self)->closed = link;
+}
 
-static void port_send(void *self, uint64_t link, uint16_t message, struct blob *body, struct blob *bulk, uint64_t offset, uint64_t bytes, uint64_t not_after)
+static void port_send(void *self, uint64_t link, uint16_t message, struct blob *body, struct blob *bulk, uint64_t offset,
+                      uint64_t bytes, uint64_t not_after)
 {
     struct stage *stage = self;
     (void)not_after;
@@ -61,7 +78,10 @@ static void port_answered(void *self, void *tag, uint32_t output, struct blob *b
     memcpy(outcome->data, blob->data + offset, length < 16 ? length : 16);
 }
 
-static void port_executed(void *self, void *tag) { outcome_of(self, tag)->executed++; }
+static void port_executed(void *self, void *tag)
+{
+    outcome_of(self, tag)->executed++;
+}
 
 static void port_failed(void *self, void *tag, enum dj_error error, int64_t node, const char *text)
 {
@@ -135,10 +155,21 @@ static struct stage *stage_make(void **state)
     stage->arena = case_arena(state);
     stage->now_ns = 1000 * MS;
     assert_ok(leaf_table_make(&stage->leaves));
-    struct protocol_config config = {.head = "tcp://h:1", .tenant = "default", .host = "here", .incarnation = 9, .timeout_ns = 5000 * MS,
+    struct protocol_config config = {.head = "tcp://h:1",
+                                     .tenant = "default",
+                                     .host = "here",
+                                     .incarnation = 9,
+                                     .timeout_ns = 5000 * MS,
                                      .leaves = stage->leaves};
-    struct protocol_port port = {.self = stage, .link_open = port_open, .link_close = port_close, .send = port_send, .answered = port_answered,
-                                 .executed = port_executed, .failed = port_failed, .place_lost = port_place_lost, .fetched = port_fetched,
+    struct protocol_port port = {.self = stage,
+                                 .link_open = port_open,
+                                 .link_close = port_close,
+                                 .send = port_send,
+                                 .answered = port_answered,
+                                 .executed = port_executed,
+                                 .failed = port_failed,
+                                 .place_lost = port_place_lost,
+                                 .fetched = port_fetched,
                                  .told = port_told};
     assert_ok(protocol_make(&config, &port, &stage->protocol));
     stage->plan = plan_make();
@@ -154,7 +185,7 @@ static void up(struct stage *stage, uint64_t link)
     protocol_event(stage->protocol, stage->now_ns, &event);
 }
 
-static void down(struct stage *stage, uint64_t link)        // 0: the dial that is under way
+static void down(struct stage *stage, uint64_t link)    // 0: the dial that is under way
 {
     struct io_event event = {.kind = IO_LINK_DOWN, .link_down = {.link = link, .request = stage->opened, .error = DJ_E_CLOSED}};
     protocol_event(stage->protocol, stage->now_ns, &event);
@@ -188,21 +219,31 @@ static const struct sent *next(struct stage *stage, uint16_t message)
     return sent;
 }
 
-static void nothing_more(struct stage *stage) { assert_int_equal(stage->seen, stage->sents); }
+static void nothing_more(struct stage *stage)
+{
+    assert_int_equal(stage->seen, stage->sents);
+}
 
-#define DECODE(name, from, ret)                                                                                      \
-    do {                                                                                                             \
-        const struct blob *body = (from)->body;                                                                      \
-        assert_ok(wire_##name##_decode(body->data, body->bytes, stage->arena, (ret)));                               \
+#define DECODE(name, from, ret) \
+    do { \
+        const struct blob *body = (from)->body; \
+        assert_ok(wire_##name##_decode(body->data, body->bytes, stage->arena, (ret))); \
     } while (0)
-#define RECEIVE(link, NAME, name, ...) receive(stage, (link), WIRE_##NAME, wire_##name##_encode(&(struct wire_##name){__VA_ARGS__}), NULL)
+#define RECEIVE(link, NAME, name, ...) \
+    receive(stage, (link), WIRE_##NAME, wire_##name##_encode(&(struct wire_##name){__VA_ARGS__}), NULL)
 
 static void grant(struct stage *stage, uint64_t request, uint64_t incarnation)
 {
-    struct wire_grant one = {.device_index = 0, .worker = 3, .name = "w0", .address_tcp = "tcp://w:2", .address_unix = "unix:///w", .host = "there",
-                             .incarnation = incarnation, .secret = {1, 2}};
-    RECEIVE(HEAD_LINK, SESSION_GRANT, session_grant, .request = request, .session = SESSION, .epoch = 1, .generation = 1, .pool_devices = 2, .grants = &one,
-            .grants_count = 1);
+    struct wire_grant one = {.device_index = 0,
+                             .worker = 3,
+                             .name = "w0",
+                             .address_tcp = "tcp://w:2",
+                             .address_unix = "unix:///w",
+                             .host = "there",
+                             .incarnation = incarnation,
+                             .secret = {1, 2}};
+    RECEIVE(HEAD_LINK, SESSION_GRANT, session_grant, .request = request, .session = SESSION, .epoch = 1, .generation = 1,
+            .pool_devices = 2, .grants = &one, .grants_count = 1);
 }
 
 static void open_head(struct stage *stage)
@@ -232,7 +273,7 @@ static struct stage *stage_ready(void **state)
 {
     struct stage *stage = stage_make(state);
     open_head(stage);
-    assert_string_equal(stage->address, "tcp://w:2");      // another host: no unix socket
+    assert_string_equal(stage->address, "tcp://w:2");    // another host: no unix socket
     open_worker(stage, WORKER_LINK, 0);
     nothing_more(stage);
     return stage;
@@ -246,16 +287,25 @@ static void submit(struct stage *stage, uint64_t counter)
     binding_set_meta(stage->plan, word, 0, &meta);
     binding_set_leaf(stage->plan, word, 0, stage->leaf->content);
     binding_set_node(stage->plan, word, 0, &(struct attr){.kind = ATTR_INT, .i = (int64_t)counter}, NULL);
-    struct submission submission = {.place = protocol_place(stage->protocol, stage->now_ns, -1), .counter = counter, .plan = stage->plan, .word = word,
-                                    .kept = (uint8_t[]){1}, .donated = (uint8_t[]){0}, .answers = (uint32_t[]){0}, .answers_count = 1,
-                                    .leaves = &stage->leaf, .leaves_count = 1, .tag = (void *)(uintptr_t)counter};
+    struct submission submission = {.place = protocol_place(stage->protocol, stage->now_ns, -1),
+                                    .counter = counter,
+                                    .plan = stage->plan,
+                                    .word = word,
+                                    .kept = (uint8_t[]){1},
+                                    .donated = (uint8_t[]){0},
+                                    .answers = (uint32_t[]){0},
+                                    .answers_count = 1,
+                                    .leaves = &stage->leaf,
+                                    .leaves_count = 1,
+                                    .tag = (void *)(uintptr_t)counter};
     protocol_submit(stage->protocol, stage->now_ns, &submission);
 }
 
 static void answer(struct stage *stage, uint64_t counter)
 {
     struct wire_output output = {.dtype = DTYPE_F32, .bytes = 8, .data = (const uint8_t *)"abcdefgh", .data_bytes = 8};
-    RECEIVE(stage->link, ANSWER, answer, .counter = counter, .incarnation = INCARNATION, .generation = 1, .outputs = &output, .outputs_count = 1);
+    RECEIVE(stage->link, ANSWER, answer, .counter = counter, .incarnation = INCARNATION, .generation = 1, .outputs = &output,
+            .outputs_count = 1);
 }
 
 static struct wire_execute execute_of(struct stage *stage)
@@ -310,7 +360,7 @@ static void a_link_that_was_lost_is_remade_and_only_what_is_unanswered_goes_agai
     answer(stage, 1);
     down(stage, WORKER_LINK);
     pass(stage, 1 * MS);
-    submit(stage, 4);                           // while the link is away
+    submit(stage, 4);    // while the link is away
     stage->seen = stage->sents;
     open_worker(stage, WORKER_LINK + 1, 2);
     next(stage, WIRE_PLAN);
@@ -321,8 +371,8 @@ static void a_link_that_was_lost_is_remade_and_only_what_is_unanswered_goes_agai
     }
     nothing_more(stage);
     answer(stage, 2);
-    answer(stage, 2);                           // told twice, taken once
-    answer(stage, 4);                           // speaks for 3 too
+    answer(stage, 2);    // told twice, taken once
+    answer(stage, 4);    // speaks for 3 too
     for (uint64_t counter = 1; counter <= 4; counter++)
         assert_int_equal(stage->outcome[counter].executed, 1);
     assert_int_equal(protocol_stats(stage->protocol).resubmissions, 2);
@@ -353,7 +403,7 @@ static void a_worker_that_never_comes_back_is_lost_within_a_second_too(void **st
     struct stage *stage = stage_ready(state);
     submit(stage, 1);
     down(stage, WORKER_LINK);
-    pass(stage, 1000 * MS);                     // the dial neither succeeds nor fails
+    pass(stage, 1000 * MS);    // the dial neither succeeds nor fails
     assert_int_equal(stage->outcome[1].error, DJ_E_WORKER_LOST);
 }
 
@@ -373,7 +423,7 @@ static void after_a_loss_new_work_gets_a_new_grant(void **state)
     open_worker(stage, WORKER_LINK + 1, 0);
     next(stage, WIRE_PLAN);
     struct wire_execute execute = execute_of(stage);
-    assert_int_equal(execute.leaves_count, 1);              // this worker was never told
+    assert_int_equal(execute.leaves_count, 1);    // this worker was never told
     answer(stage, 2);
     assert_int_equal(stage->outcome[2].executed, 1);
     submit(stage, 3);
@@ -475,7 +525,8 @@ static void a_lost_head_is_dialled_again_and_the_session_resumed(void **state)
     assert_int_equal(open.session, SESSION);
     assert_int_equal(open.epoch, 1);
     assert_int_equal(open.device_index, -2);
-    RECEIVE(HEAD_LINK + 50, SESSION_GRANT, session_grant, .request = open.request, .session = SESSION, .epoch = 1, .generation = 2);
+    RECEIVE(HEAD_LINK + 50, SESSION_GRANT, session_grant, .request = open.request, .session = SESSION, .epoch = 1,
+            .generation = 2);
     assert_int_equal(protocol_stats(stage->protocol).executions_unacknowledged, 1);
     RECEIVE(HEAD_LINK + 50, WATERMARK, watermark, .session = SESSION, .epoch = 1, .counter = 1, .incarnation = INCARNATION);
     assert_int_equal(protocol_stats(stage->protocol).executions_unacknowledged, 0);
@@ -493,7 +544,7 @@ static void the_window_is_bounded_and_answers_and_durability_open_it(void **stat
     assert_false(protocol_is_full(stage->protocol));
     assert_int_equal(protocol_stats(stage->protocol).executions_unacknowledged, counter);
     RECEIVE(HEAD_LINK, WATERMARK, watermark, .session = SESSION, .epoch = 1, .counter = counter, .incarnation = INCARNATION + 1);
-    assert_int_equal(protocol_stats(stage->protocol).executions_unacknowledged, counter);      // another worker's mark
+    assert_int_equal(protocol_stats(stage->protocol).executions_unacknowledged, counter);    // another worker's mark
     RECEIVE(HEAD_LINK, WATERMARK, watermark, .session = SESSION, .epoch = 1, .counter = counter - 1, .incarnation = INCARNATION);
     assert_int_equal(protocol_stats(stage->protocol).executions_unacknowledged, 1);
 }
@@ -503,7 +554,8 @@ static void a_failed_execution_fails_alone(void **state)
     struct stage *stage = stage_ready(state);
     submit(stage, 1);
     submit(stage, 2);
-    RECEIVE(WORKER_LINK, EXECUTION_FAILED, execution_failed, .counter = 1, .incarnation = INCARNATION, .error = DJ_E_DEVICE_MEMORY, .node = 0, .text = "full");
+    RECEIVE(WORKER_LINK, EXECUTION_FAILED, execution_failed, .counter = 1, .incarnation = INCARNATION,
+            .error = DJ_E_DEVICE_MEMORY, .node = 0, .text = "full");
     answer(stage, 2);
     assert_int_equal(stage->outcome[1].failed, 1);
     assert_int_equal(stage->outcome[1].error, DJ_E_DEVICE_MEMORY);
@@ -536,13 +588,13 @@ static void a_large_leaf_is_offered_and_sent_in_chunks_when_needed(void **state)
     assert_int_equal(sent->bulk_bytes, 5);
     submit(stage, 2);
     execute_of(stage);
-    nothing_more(stage);                        // not offered again
+    nothing_more(stage);    // not offered again
     RECEIVE(WORKER_LINK, LEAF_OK, leaf_ok, .durable = true, .leaves = &need, .leaves_count = 1);
     for (uint32_t i = 0; i < stage->sents; i++) {
         blob_drop(stage->sent[i].bulk);
         stage->sent[i].bulk = NULL;
     }
-    assert_null(stage->leaf->blob);             // the store has it
+    assert_null(stage->leaf->blob);    // the store has it
 }
 
 static void rubbish_from_a_worker_loses_it_and_nothing_else(void **state)
@@ -613,10 +665,12 @@ static void whatever_the_links_do_every_submission_has_one_outcome(void **state)
 }
 
 CASES(a_submission_is_answered, the_second_of_its_kind_is_a_few_bytes,
-      a_link_that_was_lost_is_remade_and_only_what_is_unanswered_goes_again, a_worker_that_refuses_its_link_is_lost_within_a_second,
-      a_worker_that_never_comes_back_is_lost_within_a_second_too, after_a_loss_new_work_gets_a_new_grant,
-      another_life_of_the_worker_is_not_the_worker, a_head_that_says_no_is_quoted, a_head_that_is_not_there_is_named_within_a_second,
-      a_head_that_says_nothing_times_out, a_question_is_answered_or_its_failure_is, work_goes_on_when_the_head_is_gone,
-      a_lost_head_is_dialled_again_and_the_session_resumed, the_window_is_bounded_and_answers_and_durability_open_it, a_failed_execution_fails_alone,
-      a_large_leaf_is_offered_and_sent_in_chunks_when_needed, rubbish_from_a_worker_loses_it_and_nothing_else,
-      a_worker_that_stops_answering_pings_is_lost, whatever_the_links_do_every_submission_has_one_outcome)
+      a_link_that_was_lost_is_remade_and_only_what_is_unanswered_goes_again,
+      a_worker_that_refuses_its_link_is_lost_within_a_second, a_worker_that_never_comes_back_is_lost_within_a_second_too,
+      after_a_loss_new_work_gets_a_new_grant, another_life_of_the_worker_is_not_the_worker, a_head_that_says_no_is_quoted,
+      a_head_that_is_not_there_is_named_within_a_second, a_head_that_says_nothing_times_out,
+      a_question_is_answered_or_its_failure_is, work_goes_on_when_the_head_is_gone,
+      a_lost_head_is_dialled_again_and_the_session_resumed, the_window_is_bounded_and_answers_and_durability_open_it,
+      a_failed_execution_fails_alone, a_large_leaf_is_offered_and_sent_in_chunks_when_needed,
+      rubbish_from_a_worker_loses_it_and_nothing_else, a_worker_that_stops_answering_pings_is_lost,
+      whatever_the_links_do_every_submission_has_one_outcome)

@@ -13,11 +13,14 @@ static const struct dj_attr alpha_1 = {.kind = DJ_ATTR_INT, .value.i = 1};
 
 enum { TWIN_TENSORS = 16, TWIN_STORAGES = 64, TWIN_ELEMENTS = 64, TWIN_STEPS = 80 };
 
-struct storage { struct dj_cell *cell; double element[TWIN_ELEMENTS]; };
+struct storage {
+    struct dj_cell *cell;
+    double element[TWIN_ELEMENTS];
+};
 
 struct twin {
     struct bench *bench;
-    struct dj_tensor tensor[TWIN_TENSORS];      // each with a hold on its cell
+    struct dj_tensor tensor[TWIN_TENSORS];    // each with a hold on its cell
     uint32_t tensors;
     struct storage storage[TWIN_STORAGES];
 };
@@ -140,7 +143,11 @@ static void step_assign(struct twin *twin, const struct dj_tensor *from)
 static void step_empty(struct twin *twin, struct prng *prng)
 {
     int64_t rows = (int64_t)prng_between(prng, 1, 4), columns = (int64_t)prng_between(prng, 1, 4);
-    struct dj_tensor t = {.cell = recorder_cell(twin->bench->recorder, 0), .dtype = DTYPE_F32, .rank = 2, .size = {rows, columns}, .stride = {columns, 1}};
+    struct dj_tensor t = {.cell = recorder_cell(twin->bench->recorder, 0),
+                          .dtype = DTYPE_F32,
+                          .rank = 2,
+                          .size = {rows, columns},
+                          .stride = {columns, 1}};
     twin_keep(twin, t, true);
 }
 
@@ -155,7 +162,8 @@ static void step_view(struct twin *twin, struct prng *prng, const struct dj_tens
             return;
         int64_t start = (int64_t)prng_between(prng, 0, (uint64_t)t->size[dim] - 1);
         op = OP_SLICE, attrs = 4;
-        attr[0] = BENCH_INT(dim), attr[1] = BENCH_INT(start), attr[2] = BENCH_INT((int64_t)prng_between(prng, (uint64_t)start + 1, (uint64_t)t->size[dim]));
+        attr[0] = BENCH_INT(dim), attr[1] = BENCH_INT(start),
+        attr[2] = BENCH_INT((int64_t)prng_between(prng, (uint64_t)start + 1, (uint64_t)t->size[dim]));
         attr[3] = BENCH_INT((int64_t)prng_between(prng, 1, 2));
         break;
     }
@@ -255,15 +263,21 @@ static void a_random_program_means_what_storages_mean(void **state)
                 twin_drop(twin, (uint32_t)prng_between(&prng, 0, twin->tensors - 1));
             if (twin->tensors == 0)
                 step_upload(twin, &prng);
-            struct dj_tensor a = twin->tensor[prng_between(&prng, 0, twin->tensors - 1)], b = twin->tensor[prng_between(&prng, 0, twin->tensors - 1)];
+            struct dj_tensor a = twin->tensor[prng_between(&prng, 0, twin->tensors - 1)],
+                             b = twin->tensor[prng_between(&prng, 0, twin->tensors - 1)];
             switch (prng_between(&prng, 0, 13)) {
             case 12: step_upload_permuted(twin, &prng); break;
             case 13: step_assign(twin, &b); break;
             case 0: step_upload(twin, &prng); break;
             case 1: step_empty(twin, &prng); break;
-            case 2: case 3: case 4: step_view(twin, &prng, &a); break;
-            case 5: case 6: step_compute(twin, &a, &b); break;
-            case 7: case 8: case 9: step_write(twin, &a, &b); break;
+            case 2:
+            case 3:
+            case 4: step_view(twin, &prng, &a); break;
+            case 5:
+            case 6: step_compute(twin, &a, &b); break;
+            case 7:
+            case 8:
+            case 9: step_write(twin, &a, &b); break;
             case 10: prng_chance(&prng, 1, 3) ? bench_flush(twin->bench) : twin_drop(twin, 0); break;
             default: step_read(twin, &a); break;
             }

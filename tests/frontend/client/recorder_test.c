@@ -18,7 +18,8 @@ static struct dj_tensor add(struct bench *bench, const struct dj_tensor *a, cons
     return bench_op(bench, OP_ADD, a, b, &alpha_1, 1);
 }
 
-static struct dj_tensor slice(struct bench *bench, const struct dj_tensor *a, int64_t dim, int64_t start, int64_t end, int64_t step)
+static struct dj_tensor slice(struct bench *bench, const struct dj_tensor *a, int64_t dim, int64_t start, int64_t end,
+                              int64_t step)
 {
     struct dj_attr attr[4] = {BENCH_INT(dim), BENCH_INT(start), BENCH_INT(end), BENCH_INT(step)};
     return bench_op(bench, OP_SLICE, a, NULL, attr, 4);
@@ -64,7 +65,8 @@ static void a_sum_is_read_back(void **state)
 static void a_write_through_a_slice_is_seen_by_the_whole(void **state)
 {
     struct bench *bench = bench_make(state);
-    struct dj_tensor x = upload_range(bench, 2, (int64_t[]){4, 2}), ones = bench_upload(bench, (float[]){1, 1, 1, 1}, 2, (int64_t[]){2, 2});
+    struct dj_tensor x = upload_range(bench, 2, (int64_t[]){4, 2}),
+                     ones = bench_upload(bench, (float[]){1, 1, 1, 1}, 2, (int64_t[]){2, 2});
     struct dj_tensor part = slice(bench, &x, 0, 1, 3, 1), sum = add(bench, &part, &ones);
     write_to(bench, &part, &sum);
     expect(bench, &x, (float[]){0, 1, 3, 4, 5, 6, 6, 7}, 8);
@@ -111,10 +113,11 @@ static void a_storage_assigned_from_a_part_can_be_written_in_part(void **state)
     struct dj_tensor from = y;
     from.cell = x.cell;
     assert_ok(recorder_assign(bench->recorder, y.cell, &from, nowhere, NULL));
-    struct dj_tensor strided = {.cell = y.cell, .dtype = DTYPE_F32, .rank = 1, .offset = y.offset + 1, .size = {2}, .stride = {2}};
-    write_to(bench, &strided, &nine);           // a window that no op made
+    struct dj_tensor strided = {
+        .cell = y.cell, .dtype = DTYPE_F32, .rank = 1, .offset = y.offset + 1, .size = {2}, .stride = {2}};
+    write_to(bench, &strided, &nine);    // a window that no op made
     expect(bench, &y, (float[]){8, 9, 10, 9}, 4);
-    strided.offset = 0;                         // outside what was assigned: zeros, and then what is written there
+    strided.offset = 0;    // outside what was assigned: zeros, and then what is written there
     write_to(bench, &strided, &nine);
     expect(bench, &y, (float[]){8, 9, 10, 9}, 4);
     expect(bench, &strided, (float[]){9, 9}, 2);
@@ -148,7 +151,7 @@ static void a_write_keeps_the_order_of_dimensions_of_its_storage(void **state)
     expect(bench, &x, data, 24);
     assert_int_equal(recorder_stats(bench->recorder).views_restrided, 0);
     struct dj_tensor flat = {.cell = x.cell, .dtype = DTYPE_F32, .rank = 1, .size = {3}, .stride = {1}};
-    expect(bench, &flat, (float[]){0, 12, 1}, 3);       // neighbours in memory: dimension 0 first, then 2
+    expect(bench, &flat, (float[]){0, 12, 1}, 3);    // neighbours in memory: dimension 0 first, then 2
     bench_drop(bench, &x);
     bench_drop(bench, &y);
 }
@@ -183,7 +186,7 @@ static void dead_work_is_not_submitted(void **state)
     struct bench *bench = bench_make(state);
     struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), dead = add(bench, &x, &x), deader = add(bench, &dead, &x);
     struct dj_tensor part = slice(bench, &x, 0, 1, 3, 1), alive = add(bench, &x, &x);
-    (void)part;                         // a view that nobody reads
+    (void)part;    // a view that nobody reads
     bench_drop(bench, &dead);
     bench_drop(bench, &deader);
     bench_flush(bench);
@@ -249,7 +252,7 @@ static void what_nobody_else_sees_is_donated_and_what_a_cell_sees_is_not(void **
     struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), a = add(bench, &x, &x), b = add(bench, &a, &x);
     bench_flush(bench);
     struct dj_tensor c = add(bench, &a, &b);
-    bench_drop(bench, &a);              // only `c` needs it now; b lives on
+    bench_drop(bench, &a);    // only `c` needs it now; b lives on
     bench_flush(bench);
     assert_int_equal(bench->inputs, 2);
     assert_int_equal(bench->donated, 1);
@@ -278,7 +281,7 @@ static void what_was_read_after_a_plan_is_answered_with_it_the_next_time(void **
         bench_read(bench, &twice, data);
         bench_drop(bench, &twice);
     }
-    assert_int_equal(bench->fetches, 2);        // the first step's
+    assert_int_equal(bench->fetches, 2);    // the first step's
     assert_true(recorder_stats(bench->recorder).reads_predicted >= 8);
     bench_drop(bench, &x);
     bench_drop(bench, &y);
@@ -355,7 +358,8 @@ static void a_lost_place_loses_its_handles_but_not_the_leaves(void **state)
 static void what_was_read_from_a_lost_place_is_an_input_like_any_leaf(void **state)
 {
     struct bench *bench = bench_make(state);
-    struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), y = add(bench, &x, &x), unread = add(bench, &y, &x), there, nowhere_left;
+    struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), y = add(bench, &x, &x), unread = add(bench, &y, &x), there,
+                     nowhere_left;
     expect(bench, &y, (float[]){0, 2, 4, 6}, 4);
     bench_flush(bench);
     recorder_place_lost(bench->recorder, 0, DJ_E_HANDLE_LOST, "the worker w0 died");
@@ -403,9 +407,10 @@ static void empty_tensors_need_no_leaf(void **state)
 
 CASES(a_sum_is_read_back, a_write_through_a_slice_is_seen_by_the_whole, a_view_made_before_a_write_sees_it_through_the_same_ops,
       a_fresh_storage_reads_as_zeros_and_keeps_what_is_written_to_a_part, a_storage_assigned_from_a_part_can_be_written_in_part,
-      a_storage_assigned_from_columns_is_zero_between_them, a_write_keeps_the_order_of_dimensions_of_its_storage, a_write_converts_the_dtype_and_broadcasts,
-      reading_bits_as_another_dtype_is_refused_by_name, dead_work_is_not_submitted, a_long_chain_of_dead_ops_does_not_overflow_the_stack,
-      every_step_of_a_loop_is_the_same_plan_and_a_few_bytes, what_nobody_else_sees_is_donated_and_what_a_cell_sees_is_not,
-      what_was_read_after_a_plan_is_answered_with_it_the_next_time, a_value_used_on_another_device_is_imported_once,
-      a_failed_execution_is_told_to_everything_that_needs_it, a_lost_place_loses_its_handles_but_not_the_leaves, what_was_read_from_a_lost_place_is_an_input_like_any_leaf,
+      a_storage_assigned_from_columns_is_zero_between_them, a_write_keeps_the_order_of_dimensions_of_its_storage,
+      a_write_converts_the_dtype_and_broadcasts, reading_bits_as_another_dtype_is_refused_by_name, dead_work_is_not_submitted,
+      a_long_chain_of_dead_ops_does_not_overflow_the_stack, every_step_of_a_loop_is_the_same_plan_and_a_few_bytes,
+      what_nobody_else_sees_is_donated_and_what_a_cell_sees_is_not, what_was_read_after_a_plan_is_answered_with_it_the_next_time,
+      a_value_used_on_another_device_is_imported_once, a_failed_execution_is_told_to_everything_that_needs_it,
+      a_lost_place_loses_its_handles_but_not_the_leaves, what_was_read_from_a_lost_place_is_an_input_like_any_leaf,
       after_close_every_tensor_says_why, empty_tensors_need_no_leaf)

@@ -6,7 +6,10 @@
 static const float input[4] = {1, 2, 3, 4};
 static uint64_t head;
 
-static void drop_plan(void *plan) { plan_drop(plan); }
+static void drop_plan(void *plan)
+{
+    plan_drop(plan);
+}
 
 // The head takes the worker's call and lets it join, as `generation`.
 static void let_join(uint64_t generation)
@@ -67,7 +70,7 @@ static void what_ran_is_journalled_behind_the_answer_and_again_until_it_is_ackno
     struct wire_journal journal;
     bench_take(journal, JOURNAL, head, &journal);
     assert_int_equal(journal.first, 1);
-    assert_int_equal(journal.count, 2);         // the plan, then the execution
+    assert_int_equal(journal.count, 2);    // the plan, then the execution
     struct record_scratch scratch;
     struct record record;
     assert_ok(record_scratch_make(&scratch));
@@ -82,7 +85,7 @@ static void what_ran_is_journalled_behind_the_answer_and_again_until_it_is_ackno
 
     bench_down(head);
     bench_later(100000000);
-    let_join(2);                                // a new head that remembers nothing of it
+    let_join(2);    // a new head that remembers nothing of it
     bench_take(journal, JOURNAL, head, &journal);
     assert_int_equal(journal.first, 1);
     struct wire_journal_ok ok = {.last = 2};
@@ -123,7 +126,7 @@ static void without_its_lease_a_worker_holds_its_answers(void **state)
 {
     make(state);
     beat_back();
-    bench_later(5000000000);                    // the head is silent for longer than the lease
+    bench_later(5000000000);    // the head is silent for longer than the lease
     uint64_t link = execute_one(state, 1);
     assert_null(bench_heard(link, WIRE_ANSWER));
     bench_later(500000000);
@@ -162,13 +165,14 @@ static void a_large_leaf_comes_from_another_worker_that_has_it(void **state)
     assert_null(bench_heard(link, WIRE_LEAF_NEED));
     struct wire_locate locate;
     bench_take(locate, LOCATE, head, &locate);
-    struct wire_location location = {.worker = 2, .incarnation = 88, .address_unix = "unix:///u", .address_tcp = "tcp://t:1", .host = "here"};
+    struct wire_location location = {
+        .worker = 2, .incarnation = 88, .address_unix = "unix:///u", .address_tcp = "tcp://t:1", .host = "here"};
     struct wire_located located = {.request = locate.request, .locations = &location, .locations_count = 1};
     bench_say(head, WIRE_LOCATED, wire_located_encode(&located));
     assert_string_equal(bench.opened_address, "unix:///u");
     bench_post(&(struct io_event){.kind = IO_LINK_DOWN, .link_down = {.request = bench.opened_request, .error = DJ_E_ADDRESS}});
     bench_run();
-    assert_string_equal(bench.opened_address, "tcp://t:1");     // the other way is tried
+    assert_string_equal(bench.opened_address, "tcp://t:1");    // the other way is tried
     uint64_t peer = ++bench.next_link;
     bench_post(&(struct io_event){.kind = IO_LINK_UP, .link_up = {.link = peer, .request = bench.opened_request}});
     bench_run();

@@ -4,7 +4,10 @@
 
 static const float input[4] = {1, 2, 3, 4};
 
-static void drop_plan(void *plan) { plan_drop(plan); }
+static void drop_plan(void *plan)
+{
+    plan_drop(plan);
+}
 
 static struct srg_plan *plan_of(void **state, bool is_leaf)
 {
@@ -44,7 +47,7 @@ static void an_execution_with_an_inline_leaf_is_answered_and_its_value_can_be_bu
     struct sent *sent = bench_heard(link, WIRE_VALUE);
     assert_non_null(sent);
     assert_memory_equal(sent->bulk->data + sent->bulk_offset, twice, 16);
-    bench_fetch(link, 43, 1);                   // donated: gone
+    bench_fetch(link, 43, 1);    // donated: gone
     struct wire_failed failed;
     bench_take(failed, FAILED, link, &failed);
     assert_int_equal(failed.error, DJ_E_HANDLE_UNKNOWN);
@@ -71,7 +74,7 @@ static void what_is_asked_twice_is_run_once_and_answered_twice(void **state)
     assert_answer(link, 1, once);
     assert_int_equal(bench.device.ticket, lists);
 
-    ask.keeps = false;                          // the same number for something else
+    ask.keeps = false;    // the same number for something else
     bench_execute(link, plan, ask);
     struct wire_execution_failed failed;
     bench_take(execution_failed, EXECUTION_FAILED, link, &failed);
@@ -81,7 +84,7 @@ static void what_is_asked_twice_is_run_once_and_answered_twice(void **state)
     bench_execute(link, plan, ask);
     assert_answer(link, 2, NULL);
     ask = (struct ask){.counter = 1, .index = 0, .leaf = input, .keeps = true, .answers = true};
-    bench_execute(link, plan, ask);             // confirmed, so not kept any more
+    bench_execute(link, plan, ask);    // confirmed, so not kept any more
     bench_take(execution_failed, EXECUTION_FAILED, link, &failed);
     assert_int_equal(failed.error, DJ_E_STALE);
 }
@@ -157,7 +160,7 @@ static void without_the_token_or_the_grant_nothing_is_taken(void **state)
     assert_int_equal(failed.error, DJ_E_TOKEN);
     assert_int_equal(bench.closed_link, link);
 
-    bench_client(NULL);                         // admits the session, with secret {9, 9}
+    bench_client(NULL);    // admits the session, with secret {9, 9}
     link = bench_greet(ROLE_CLIENT, (struct hash128){1, 2});
     struct wire_attach attach = {.session = 5, .epoch = 1, .secret = {9, 8}};
     bench_say(link, WIRE_ATTACH, wire_attach_encode(&attach));
@@ -165,7 +168,7 @@ static void without_the_token_or_the_grant_nothing_is_taken(void **state)
     assert_int_equal(failed.error, DJ_E_GRANT);
 
     link = bench_accept();
-    bench_say(link, WIRE_ATTACH, wire_attach_encode(&attach));      // not even greeted
+    bench_say(link, WIRE_ATTACH, wire_attach_encode(&attach));    // not even greeted
     bench_take(failed, FAILED, link, &failed);
     assert_int_equal(failed.error, DJ_E_UNEXPECTED);
 }

@@ -14,7 +14,7 @@ enum { VALUES_MAX = 512, PENDING_MAX = 64 };
 
 static const uint64_t CAPACITY = 8 << 20;
 
-struct pending {                        // a run in flight, and what it must answer
+struct pending {    // a run in flight, and what it must answer
     struct exec_run *run;
     struct blob *expected[16];
 };
@@ -33,7 +33,10 @@ struct bed {
 
 static struct bed bed;
 
-static uint64_t pick(uint64_t below) { return prng_between(&bed.prng, 0, below - 1); }
+static uint64_t pick(uint64_t below)
+{
+    return prng_between(&bed.prng, 0, below - 1);
+}
 
 static void bed_make(void **state, uint64_t seed, uint64_t capacity)
 {
@@ -45,7 +48,10 @@ static void bed_make(void **state, uint64_t seed, uint64_t capacity)
     assert_ok(arena_make(1 << 20, 0, &bed.arena));
 }
 
-static struct exec_id id_of(uint64_t counter) { return (struct exec_id){.session = 5, .epoch = 1, .counter = counter}; }
+static struct exec_id id_of(uint64_t counter)
+{
+    return (struct exec_id){.session = 5, .epoch = 1, .counter = counter};
+}
 
 static void submit(struct exec_run *run, struct blob *const *expected)
 {
@@ -79,13 +85,14 @@ static bool step(void)
 
 static void drain(void)
 {
-    while (step()) {}
+    while (step()) {
+    }
 }
 
 static struct fake_tensor random_tensor(const struct tensor_meta *meta)
 {
     struct fake_tensor tensor = {.data = twin_memory(bed.arena, meta), .meta = *meta};
-    uint64_t seed = pick(64);           // few contents, so that leaves are shared
+    uint64_t seed = pick(64);    // few contents, so that leaves are shared
     size_t bytes = (size_t)tensor_span(meta) * dtype_bytes(meta->dtype);
     for (size_t i = 0; i < bytes; i++)
         tensor.data[i] = (uint8_t)hash_mix(seed, meta->dtype == DTYPE_BOOL ? 1 : i) & (meta->dtype == DTYPE_BOOL ? 1 : 0xff);
@@ -122,7 +129,10 @@ static void remember(struct handle handle, struct fake_tensor tensor)
     bed.value[bed.values++] = (struct twin_value){.handle = handle, .tensor = tensor};
 }
 
-static void forget(uint32_t at) { bed.value[at] = bed.value[--bed.values]; }
+static void forget(uint32_t at)
+{
+    bed.value[at] = bed.value[--bed.values];
+}
 
 static void forget_handle(struct handle handle)
 {
@@ -150,16 +160,26 @@ static struct twin_value bind_handle(const struct srg_plan *plan, int64_t *word,
     return made;
 }
 
-struct wishes { uint8_t kept[512], donated[512]; uint32_t answer[16], answers; };
+struct wishes {
+    uint8_t kept[512], donated[512];
+    uint32_t answer[16], answers;
+};
 
 // Prepares and submits one execution, and lets the twin run it.
-static enum dj_error execute(const struct srg_plan *plan, int64_t *word, struct fake_tensor *in, struct handle *used, struct wishes *wishes)
+static enum dj_error execute(const struct srg_plan *plan, int64_t *word, struct fake_tensor *in, struct handle *used,
+                             struct wishes *wishes)
 {
     struct fake_tensor *out = arena_zero(bed.arena, (plan->outputs + 1) * sizeof *out);
     struct exec_plan *held = exec_plan_find(bed.exec, plan->fingerprint);
-    struct exec_request request = {.id = id_of(bed.counter), .plan = held, .word = word, .kept = wishes->kept, .donated = wishes->donated,
-                                   .kept_bytes = (plan->outputs + 7) / 8, .donated_bytes = (plan->inputs + 7) / 8,
-                                   .answer = wishes->answer, .answers = wishes->answers};
+    struct exec_request request = {.id = id_of(bed.counter),
+                                   .plan = held,
+                                   .word = word,
+                                   .kept = wishes->kept,
+                                   .donated = wishes->donated,
+                                   .kept_bytes = (plan->outputs + 7) / 8,
+                                   .donated_bytes = (plan->inputs + 7) / 8,
+                                   .answer = wishes->answer,
+                                   .answers = wishes->answers};
     struct exec_run *run;
     struct fault fault = {.text = ""};
     int64_t node = -1;
@@ -295,7 +315,8 @@ static struct srg_plan *cat_plan(const struct tensor_meta *c, bool c_is_leaf, co
 {
     struct plan_builder *builder;
     assert_ok(plan_builder_make(&builder));
-    struct srg_input input = {.is_leaf = c_is_leaf, .is_contiguous = true, .dtype = (uint8_t)c->dtype, .rank = (uint8_t)c->rank, .device = 255};
+    struct srg_input input = {
+        .is_leaf = c_is_leaf, .is_contiguous = true, .dtype = (uint8_t)c->dtype, .rank = (uint8_t)c->rank, .device = 255};
     uint32_t index;
     assert_ok(plan_add_input(builder, &input, &index));
     input.is_leaf = true;
@@ -353,7 +374,8 @@ static void grown_values_with_branches_and_retained_ancestors_equal_the_twin(voi
             int64_t dim = prng_chance(&bed.prng, 5, 6) ? -2 : (int64_t)pick(4);
             if (tensor_count(&bed.value[at].tensor.meta) < 20000)
                 grow_one(at, dim, (int64_t)pick(4), prng_chance(&bed.prng, 1, 2));
-            while (prng_chance(&bed.prng, 1, 2) && step()) {}
+            while (prng_chance(&bed.prng, 1, 2) && step()) {
+            }
             while (bed.tail - bed.head > 16)
                 step();
             if (bed.values > 3 && prng_chance(&bed.prng, 1, 4))
@@ -403,9 +425,9 @@ static void what_builds_on_a_failed_execution_fails_with_its_error(void **state)
     struct handle handle = {.execution = id_of(1)};
     remember(handle, import_value(handle, &first));
     drain();
-    bed.device.fail_task = 2;                   // the next execution's second kernel
+    bed.device.fail_task = 2;    // the next execution's second kernel
     grow_one(0, 0, 1, false);
-    grow_one(1, 0, 1, false);                   // prepared before anybody knows
+    grow_one(1, 0, 1, false);    // prepared before anybody knows
     struct exec_run *late;
     assert_ok(exec_fetch(bed.exec, bed.value[2].handle, &late, NULL));
     struct blob *expected = blob_make(4096);
@@ -441,8 +463,13 @@ static void without_memory_nothing_changes_and_the_error_says_sizes(void **state
     binding_set_handle(plan, word, 0, 1, 0);
     struct fake_tensor in[2] = {bed.value[0].tensor, random_tensor(&x)};
     put_leaf(plan, word, 1, &in[1]);
-    struct exec_request request = {.id = id_of(2), .plan = exec_plan_find(bed.exec, plan->fingerprint), .word = word,
-                                   .kept = (const uint8_t[]){1}, .kept_bytes = 1, .donated = (const uint8_t[]){1}, .donated_bytes = 1};
+    struct exec_request request = {.id = id_of(2),
+                                   .plan = exec_plan_find(bed.exec, plan->fingerprint),
+                                   .word = word,
+                                   .kept = (const uint8_t[]){1},
+                                   .kept_bytes = 1,
+                                   .donated = (const uint8_t[]){1},
+                                   .donated_bytes = 1};
     struct exec_run *run;
     struct fault fault;
     assert_error(DJ_E_DEVICE_MEMORY, exec_prepare(bed.exec, &request, &run, NULL, &fault));
@@ -525,7 +552,7 @@ static void a_dying_input_that_is_read_through_two_views_is_not_overwritten(void
     struct wishes wishes = {.donated = {1}, .answer = {z}, .answers = 1};
     assert_ok(execute(plan, word, &bed.value[0].tensor, &handle, &wishes));
     drain();
-    assert_int_equal(exec_stats(bed.exec).in_place, 1);     // x's memory became y's
+    assert_int_equal(exec_stats(bed.exec).in_place, 1);    // x's memory became y's
     plan_drop(plan);
     bed_end();
 }

@@ -10,7 +10,10 @@
 
 enum { UNITS = 512, LIVE_MAX = 128 };
 
-static void free_region(void *region) { region_free(region); }
+static void free_region(void *region)
+{
+    region_free(region);
+}
 
 static struct region *region_of(void **state, uint64_t bytes)
 {
@@ -37,7 +40,7 @@ static void blocks_never_overlap_and_freed_neighbours_join(void **state)
                     length = owner[u] == 0 ? length + 1 : 0;
                     longest = length > longest ? length : longest;
                 }
-                assert_int_equal(block != NULL, longest >= units);      // found whenever any gap is long enough
+                assert_int_equal(block != NULL, longest >= units);    // found whenever any gap is long enough
                 if (block == NULL)
                     continue;
                 assert_int_equal(block->offset % DEVICE_ALIGNMENT, 0);

@@ -24,7 +24,8 @@ static struct dj_fault fault;
 static void assert_dj(int expected, int error, const char *text, int line)
 {
     if (error != expected)
-        fail_msg("line %d: %s gives %s, not %s: %s", line, text, dj_error_name_of(error), dj_error_name_of(expected), error == 0 ? "" : fault.text);
+        fail_msg("line %d: %s gives %s, not %s: %s", line, text, dj_error_name_of(error), dj_error_name_of(expected),
+                 error == 0 ? "" : fault.text);
 }
 
 static double now_ms(void)
@@ -65,14 +66,15 @@ static pid_t embedded_pid(pid_t parent)
     pid_t found = 0;
     DIR *folder = opendir("/proc");
     for (struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
-        char path[300], line[512] = {0}, state;
-        int pid, ppid;
+        char path[300], line[512] = {0};
         snprintf(path, sizeof path, "/proc/%.64s/stat", entry->d_name);
         FILE *file = fopen(path, "r");
         if (file == NULL)
             continue;
-        if (fgets(line, sizeof line, file) != NULL && sscanf(line, "%d (djinn) %c %d", &pid, &state, &ppid) == 3 && ppid == parent && state != 'Z')
-            found = pid;
+        // "PID (djinn) STATE PPID ..."
+        char *state = fgets(line, sizeof line, file) == NULL ? NULL : strstr(line, " (djinn) ");
+        if (state != NULL && state[9] != 'Z' && strtol(state + 10, NULL, 10) == parent)
+            found = (pid_t)strtol(line, NULL, 10);
         fclose(file);
     }
     closedir(folder);
@@ -84,7 +86,7 @@ static void first_use_starts_an_embedded_worker(void **state)
     (void)state;
     assert_false(dj_is_initialized());
     struct dj_tensor x = upload((float[]){1, 2, 3, 4}, 2, 2);
-    assert_false(dj_is_initialized());          // recording needs nobody
+    assert_false(dj_is_initialized());    // recording needs nobody
     expect_double(&x, 1);
     assert_true(dj_is_initialized());
     assert_int_equal(dj_device_count(), 1);
@@ -110,7 +112,7 @@ static void a_wrong_shape_is_told_at_once_in_words(void **state)
 static void large_and_empty_tensors_travel(void **state)
 {
     (void)state;
-    int64_t rows = 3000, columns = 2000;                // 24 MB: several chunks
+    int64_t rows = 3000, columns = 2000;    // 24 MB: several chunks
     float *data = malloc((size_t)(rows * columns) * sizeof *data), *back = malloc((size_t)(rows * columns) * sizeof *back);
     for (int64_t i = 0; i < rows * columns; i++)
         data[i] = (float)(i % 1000);
@@ -142,8 +144,8 @@ static void *work(void *argument)
         struct dj_attr alpha = {.kind = DJ_ATTR_INT, .value.i = 1};
         struct dj_tensor y;
         float back[4];
-        if (dj_record(dj_op_find("add.Tensor")->number, in, 2, &alpha, 1, 0, DJ_ANY_DEVICE, &y, &why) != 0 || dj_read(&y, back, sizeof back, &why) != 0
-            || back[0] != 2 * first)
+        if (dj_record(dj_op_find("add.Tensor")->number, in, 2, &alpha, 1, 0, DJ_ANY_DEVICE, &y, &why) != 0 ||
+            dj_read(&y, back, sizeof back, &why) != 0 || back[0] != 2 * first)
             return (void *)1;
         dj_cell_drop(y.cell);
     }
@@ -182,7 +184,7 @@ static void a_blocking_read_can_be_interrupted_and_made_again(void **state)
     struct dj_tensor x = upload((float[]){1, 2, 3, 4}, 2, 2), y;
     float data[4];
     int asked = 0;
-    kill(child, SIGSTOP);                               // it would answer too soon
+    kill(child, SIGSTOP);    // it would answer too soon
     assert_works(record("add.Tensor", &x, &x, &y));
     dj_on_wait(say_stop, &asked);
     double begun_ms = now_ms();
@@ -208,10 +210,10 @@ static void a_forked_child_is_told_and_may_have_its_own_session(void **state)
         int bad = strcmp(dj_error_name_of(dj_read(&y, data, sizeof data, &fault)), "FORKED") != 0;
         bad |= strcmp(dj_error_name_of(record("add.Tensor", &x, &x, &y)), "FORKED") != 0;
         bad |= dj_init(NULL, &fault) != 0;
-        bad |= dj_read(&x, data, sizeof data, &fault) == 0;     // the parent's
+        bad |= dj_read(&x, data, sizeof data, &fault) == 0;    // the parent's
         struct dj_tensor shape = {.dtype = F32, .rank = 1, .size = {4}, .stride = {1}}, own, sum;
-        bad |= dj_upload(DJ_ANY_DEVICE, (float[]){5, 0, 0, 0}, &shape, &own, &fault) != 0 || record("add.Tensor", &own, &own, &sum) != 0
-               || dj_read(&sum, data, sizeof data, &fault) != 0 || data[0] != 10;
+        bad |= dj_upload(DJ_ANY_DEVICE, (float[]){5, 0, 0, 0}, &shape, &own, &fault) != 0 ||
+               record("add.Tensor", &own, &own, &sum) != 0 || dj_read(&sum, data, sizeof data, &fault) != 0 || data[0] != 10;
         bad |= dj_shutdown() != 0;
         _exit(bad);
     }
@@ -219,7 +221,7 @@ static void a_forked_child_is_told_and_may_have_its_own_session(void **state)
     waitpid(pid, &status, 0);
     assert_int_equal(status, 0);
     float data[4];
-    assert_works(dj_read(&y, data, sizeof data, &fault));       // the parent's session never noticed
+    assert_works(dj_read(&y, data, sizeof data, &fault));    // the parent's session never noticed
     assert_true(data[0] == 2);
     dj_cell_drop(x.cell);
     dj_cell_drop(y.cell);
@@ -288,7 +290,7 @@ static void a_worker_that_dies_is_a_typed_error_within_a_second(void **state)
     assert_true(strcmp(dj_error_name_of(error), "WORKER_LOST") == 0 || strcmp(dj_error_name_of(error), "HANDLE_LOST") == 0);
     begun_ms = now_ms();
     assert_works(record("mul.Tensor", &x, &x, &z));
-    error = dj_read(&z, data, sizeof data, &fault);             // no head to give another worker
+    error = dj_read(&z, data, sizeof data, &fault);    // no head to give another worker
     assert_true(error != 0 && now_ms() - begun_ms < 1000);
     assert_true(strlen(fault.text) > 0);
     dj_shutdown();
@@ -350,8 +352,9 @@ static void no_head_and_bad_addresses_are_named(void **state)
     assert_false(dj_is_initialized());
 }
 
-CASES(first_use_starts_an_embedded_worker, a_wrong_shape_is_told_at_once_in_words, large_and_empty_tensors_travel, several_threads_record_and_read,
-      a_blocking_read_can_be_interrupted_and_made_again, a_forked_child_is_told_and_may_have_its_own_session,
-      another_address_while_connected_is_refused, a_graph_and_the_head_can_be_looked_at,
-      after_shutdown_tensors_say_closed_and_a_new_session_works, a_worker_that_dies_is_a_typed_error_within_a_second,
-      an_embedded_worker_dies_with_its_parent_however_that_ends, no_head_and_bad_addresses_are_named)
+CASES(first_use_starts_an_embedded_worker, a_wrong_shape_is_told_at_once_in_words, large_and_empty_tensors_travel,
+      several_threads_record_and_read, a_blocking_read_can_be_interrupted_and_made_again,
+      a_forked_child_is_told_and_may_have_its_own_session, another_address_while_connected_is_refused,
+      a_graph_and_the_head_can_be_looked_at, after_shutdown_tensors_say_closed_and_a_new_session_works,
+      a_worker_that_dies_is_a_typed_error_within_a_second, an_embedded_worker_dies_with_its_parent_however_that_ends,
+      no_head_and_bad_addresses_are_named)
