@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum { VARS_MAX = 20, ELEMENTS_MAX = 4096, CACHES = 3, WEIGHTS = 6, WIDTH = 8 };
-#define THINK_NS 2000000u               // at most, usually
+#define THINK_NS 6000000u               // at most, usually
 
 // One live tensor: a holder of its cell, and what it must show.
 struct var { struct dj_tensor tensor; struct shadow *shadow; };
@@ -470,7 +470,7 @@ uint64_t program_step(struct program *program)
     // Bursts of recording, with pauses in which everything else goes on.
     if (below(program, 3) != 0)
         return 0;
-    return below(program, 20) == 0 ? below(program, 40 * (uint64_t)THINK_NS) : below(program, THINK_NS);
+    return below(program, 20) == 0 ? below(program, 20 * (uint64_t)THINK_NS) : below(program, THINK_NS);
 }
 
 size_t program_read_bytes(const struct program *program)

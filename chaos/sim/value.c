@@ -169,6 +169,7 @@ static bool move(uint8_t *region, const struct device_task *task)
     case OP_CAT: return concatenate(region, task);
     case OP_SLICE_SCATTER: return overwrite(region, task, OP_SLICE);
     case OP_SELECT_SCATTER: return overwrite(region, task, OP_SELECT);
+    case OP_AS_STRIDED_SCATTER: return overwrite(region, task, OP_AS_STRIDED);
     default: return (task->op->flags & OP_IS_VIEW) != 0 && show(region, task);
     }
 }

@@ -104,7 +104,8 @@ static enum step step_execute(struct worker *worker, struct work *work)
     if (work->session->executing >= WORKER_IN_FLIGHT_MAX || worker_journal_is_full(worker))
         return STEP_WAIT;
     if (!has_leaves(worker, work, &is_hopeless, &content)) {
-        if (!is_hopeless)
+        // A client that lost its link comes back with its leaves, or its session ends.
+        if (!is_hopeless || work->session->link == 0)
             return STEP_WAIT;
         char name[HASH128_TEXT];
         hash128_text(content, name);

@@ -81,6 +81,10 @@ void worker_session_attach(struct worker *worker, struct worker_link *link, cons
     struct wire_attached attached = {
         .incarnation = worker->incarnation, .generation = worker->generation, .last_counter = session->last_counter};
     worker_send(worker, id, WIRE_ATTACHED, wire_attached_encode(&attached));
+    // Leaves that were on their way over the old link are asked for again.
+    list_each (node, &session->stream)
+        list_entry(node, struct work, stream)->asked = 0;
+    worker_session_pump(worker, session);
 }
 
 void worker_session_away(struct worker *worker, struct session *session)

@@ -277,14 +277,13 @@ static void free_links(struct worker *worker)
         free(entry);
 }
 
+// A leaf on its way out stays in `serving` while a piece of it is read, and is freed there.
 static void free_flights(struct worker *worker)
 {
     uint32_t cursor = 0;
     for (struct flight *flight; worker->flights != NULL && (flight = map_next(worker->flights, &cursor, NULL)) != NULL;) {
         if (flight->kind == OWNER_WORK)
             worker_work_free(flight->work);
-        if (flight->kind == OWNER_LEAF_OUT)
-            free(flight->served);
         free(flight);
     }
 }

@@ -13,7 +13,7 @@ static struct kernel_table table;
 static char numerics[96];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-enum { KERNELS_VERSION = 1 };    // counts changes of any kernel's bits: part of the numerics class
+enum { KERNELS_VERSION = 2 };    // counts changes of any kernel's bits: part of the numerics class
 
 static const struct simd *choose(void)
 {

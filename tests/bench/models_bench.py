@@ -113,7 +113,7 @@ def stats_difference(before: dict, after: dict, steps: int) -> str:
             f"executions {per('executions'):.2f}, round trips {per('round_trips'):.2f}, bytes out {per('bytes_out'):.0f}, in {per('bytes_in'):.0f}")
 
 
-def run_case(name: str, rounds: int, djinn: object) -> None:
+def run_case(name: str, rounds: int, djinn: object, pool: bench.Pool) -> None:
     make, inputs = CASES[name]
     torch.manual_seed(0)
     local = make().eval()
@@ -127,6 +127,7 @@ def run_case(name: str, rounds: int, djinn: object) -> None:
     before: dict = {}
     for index in range(rounds + 2):
         if index == 2:
+            pool.settle()
             before, local_s, remote_s, steps = djinn.stats(), [], [], 0
         if inputs is None:
             ids = tokens(1, CONTEXT - 8, generator)
@@ -164,7 +165,7 @@ def main() -> None:
         with torch.no_grad():
             for name in CASES:
                 if not options.names or any(word in name for word in options.names):
-                    run_case(name, 3 if options.quick else 12, djinn)
+                    run_case(name, 3 if options.quick else 12, djinn, pool)
         print(f"fallback ops: {djinn.stats().get('fallback_ops', 0)}")
         djinn.shutdown()
     finally:

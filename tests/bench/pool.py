@@ -57,6 +57,23 @@ class Pool:
                 raise RuntimeError(f"{count} workers did not join in {READY_S} s")
             time.sleep(0.02)
 
+    def settle(self, timeout_s: float = 60.0) -> None:
+        """Waits until no process of the pool works any more: weights reach the store behind the first results, and take a core for it."""
+        deadline, quiet = time.monotonic() + timeout_s, 0
+        before = self._ticks()
+        while quiet < 4 and time.monotonic() < deadline:
+            time.sleep(0.25)
+            now = self._ticks()
+            quiet = quiet + 1 if now - before <= 1 else 0
+            before = now
+
+    def _ticks(self) -> int:
+        total = 0
+        for process in self.processes:
+            fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
+        return total
+
     def close(self) -> None:
         for process in reversed(self.processes):
             process.send_signal(signal.SIGTERM)

@@ -62,10 +62,29 @@ static void dial(struct protocol *protocol, struct peer *peer)
                                                   peer->is_unix ? peer->grant.address_unix : peer->grant.address_tcp);
 }
 
+// A session has one stream at a worker, so one place. Another place with a grant for it: asked for when nobody could know where both would go.
+static struct peer *peer_at_worker(const struct protocol *protocol, const struct peer *than, const struct wire_grant *grant)
+{
+    list_each (node, &protocol->peers) {
+        struct peer *peer = list_entry(node, struct peer, node);
+        bool is_there = peer != than && peer->state != PEER_GONE && peer->state != PEER_ASKED;
+        if (is_there && peer->session == protocol->session && peer->epoch == protocol->epoch && peer->grant.worker == grant->worker
+            && peer->grant.incarnation == grant->incarnation)
+            return peer;
+    }
+    return NULL;
+}
+
 void peer_granted(struct protocol *protocol, uint64_t now_ns, struct peer *peer, const struct wire_grant *grant)
 {
     if (peer->state != PEER_ASKED)
         return;
+    struct peer *other = peer_at_worker(protocol, peer, grant);
+    if (other != NULL) {
+        other->is_home = other->is_home || peer->is_home;
+        peer_lose(protocol, peer, DJ_E_WORKER_LOST, "worker %s serves this session at another place already; what is asked for now goes there", grant->name);
+        return;
+    }
     peer->grant = *grant;
     if (grant->ops_bytes <= sizeof peer->ops)
         memcpy(peer->ops, grant->ops, grant->ops_bytes);

@@ -201,6 +201,14 @@ uint32_t protocol_place(struct protocol *protocol, uint64_t now_ns, int device)
         if (peer->state != PEER_GONE && serves(peer, device))
             return peer->place;
     }
+    // A lost home: where the session has a place already is as good a choice as the head's, and never a second stream to one worker.
+    list_each (node, &protocol->peers) {
+        struct peer *peer = list_entry(node, struct peer, node);
+        if (device < 0 && peer->state != PEER_GONE) {
+            peer->is_home = true;
+            return peer->place;
+        }
+    }
     struct peer *peer = peer_make(protocol, now_ns, device < 0 ? -1 : device);
     assert(peer != NULL);    // a kilobyte; without it no place can be named
     if (peer->state == PEER_ASKED)

@@ -315,9 +315,11 @@ void stream_send(struct protocol *protocol, struct peer *peer)
 
 void stream_restart(struct protocol *protocol, struct peer *peer)
 {
-    (void)protocol;
     for (uint32_t i = 0; i < peer->plans; i++)
         plan_slot_clear(&peer->plan[i]);
+    // What named or carried a leaf may be lost with the link.
+    if (peer->slot < PROTOCOL_PLACES_LIVE_MAX)
+        leaf_forget_peer(protocol->config.leaves, peer->slot);
     list_each (node, &peer->flights) {
         struct flight *flight = list_entry(node, struct flight, node);
         if (flight->state == FLIGHT_SENT)
