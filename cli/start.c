@@ -57,7 +57,7 @@ static const struct argp_option option_table[] = {
     {"advertise", KEY_ADVERTISE, "HOST:PORT", 0, "the address that others are told (default: the one it listens on)", 4},
     {"gpus", KEY_GPUS, "all|N|none", 0, "GPUs to use (default: all if there are any, else the CPU)", 4},
     {"threads", KEY_THREADS, "N", 0, "CPU threads for kernels (default: the machine's cores)", 4},
-    {"memory", KEY_MEMORY, "BYTES", 0, "device memory to use, with K, M, G or T (default: 80 % of the machine's)", 4},
+    {"memory", KEY_MEMORY, "BYTES", 0, "device memory to use, with K, M, G or T (default: 64 % of the machine's)", 4},
     {"grace", KEY_GRACE, "SECONDS", 0, "how long the values of a client that is gone are kept (default: 30)", 4},
     {"name", KEY_NAME, "NAME", 0, "unique name in the pool (default: host and process number)", 4},
     {0},
