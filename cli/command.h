@@ -68,5 +68,6 @@ int command_status(int argc, char **argv);
 int command_plan(int argc, char **argv);
 int command_srg(int argc, char **argv);
 int command_doctor(int argc, char **argv);
+int command_chaos(int argc, char **argv);
 
 #endif

@@ -17,6 +17,7 @@ const struct command commands[] = {
     {"srg", "show, export or import a plan's structure", command_srg},
     {"config", "check a configuration, or list its keys", command_config},
     {"doctor", "say what this machine has and what is missing", command_doctor},
+    {"chaos", "run a simulated pool under seeded faults", command_chaos},
     {"embedded", "head and worker in one process, as clients start it by themselves", command_embedded},
     {NULL, NULL, NULL},
 };

@@ -68,8 +68,7 @@ static struct peer *peer_at_worker(const struct protocol *protocol, const struct
     list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
         bool is_there = peer != than && peer->state != PEER_GONE && peer->state != PEER_ASKED;
-        if (is_there && peer->session == protocol->session && peer->epoch == protocol->epoch && peer->grant.worker == grant->worker
-            && peer->grant.incarnation == grant->incarnation)
+        if (is_there && peer->session == protocol->session && peer->epoch == protocol->epoch && peer->grant.incarnation == grant->incarnation)
             return peer;
     }
     return NULL;

@@ -7,7 +7,7 @@
 #include "core/base/log.h"
 #include "frontend/client/protocol/state.h"
 
-enum { OFFER_LEAVES_MAX = 4096 };
+enum { OFFER_LEAVES_MAX = 4096, UNSENT_MAX = 64 };
 
 // Keeping ------------------------------------------------------------------------------------------------------------------
 
@@ -288,8 +288,34 @@ static bool must_wait(const struct protocol *protocol, const struct flight *flig
     return from != NULL && from->state == PEER_ASKED;
 }
 
+// What could not even be sent: its worker knows nothing of it, so what builds on it gets its error here.
+struct unsent {
+    uint64_t counter;
+    enum dj_error error;
+};
+
+static bool builds_on(const struct flight *flight, const struct unsent *unsent, uint32_t count, enum dj_error *ret)
+{
+    for (uint32_t i = 0; count > 0 && i < flight->plan->inputs; i++) {
+        uint64_t distance;
+        uint32_t output;
+        if (flight->plan->input[i].is_leaf)
+            continue;
+        binding_handle(flight->plan, flight->word, i, &distance, &output);
+        for (uint32_t k = 0; k < count; k++)
+            if (flight->counter - distance == unsent[k].counter) {
+                *ret = unsent[k].error;
+                return true;
+            }
+    }
+    return false;
+}
+
 void stream_send(struct protocol *protocol, struct peer *peer)
 {
+    struct unsent unsent[UNSENT_MAX];
+    uint32_t unsent_count = 0;
+    enum dj_error cause = DJ_OK;
     if (peer->state != PEER_READY)
         return;
     list_each (node, &peer->flights) {
@@ -298,10 +324,13 @@ void stream_send(struct protocol *protocol, struct peer *peer)
             continue;
         if (must_wait(protocol, flight))
             return;
-        enum dj_error error = flight->kind == FLIGHT_EXECUTE ? send_execute(protocol, peer, flight)
-                                                             : send_import(protocol, peer, flight);
+        enum dj_error error = flight->kind == FLIGHT_IMPORT                       ? send_import(protocol, peer, flight)
+                              : builds_on(flight, unsent, unsent_count, &cause) ? cause
+                                                                                : send_execute(protocol, peer, flight);
         arena_reset(protocol->arena);
         if (error != DJ_OK) {
+            if (unsent_count < UNSENT_MAX)
+                unsent[unsent_count++] = (struct unsent){.counter = flight->counter, .error = error};
             flight_done(protocol, peer, flight);
             protocol->port.failed(protocol->port.self, flight->tag, error, -1, "the submission could not be sent");
             flight_remove(protocol, flight);
