@@ -26,13 +26,15 @@ enum { QUEUE_FIRST = 64, SPIN_NS = 20000, SPIN_LOOKS = 64, HUGE_PAGE_BYTES = 2 <
 // 64 % and a quarter of that make 80 %.
 enum { MEMORY_PERCENT = 64, PACK_DIVISOR = 4 };
 
-struct operands {                       // tensors as kernels take them; one set for each thread that calls kernels' functions
+struct operands {    // tensors as kernels take them; one set for each thread that calls kernels' functions
     struct tensor *tensor;
     uint32_t capacity;
 };
 
 // What an op's kernels took, all together: with DJINN_OP_TIMES set, logged when the device stops.
-struct op_time { uint64_t calls, ns; };
+struct op_time {
+    uint64_t calls, ns;
+};
 
 struct cpu_device {
     struct device_port port;
@@ -45,11 +47,11 @@ struct cpu_device {
     struct operands asking, running;    // of the core's thread, of the device's
     struct op_time *times;              // by op number, of the device's thread; NULL unless asked for
     pthread_t thread;
-    pthread_mutex_t mutex;              // guards queue, head, tail, capacity, is_stopping
+    pthread_mutex_t mutex;    // guards queue, head, tail, capacity, is_stopping
     pthread_cond_t more;
     struct device_list **queue;
     uint64_t head, tail;
-    uint64_t capacity;                  // a power of two
+    uint64_t capacity;    // a power of two
     bool is_stopping;
     // Release by the submitter, acquire by the spinning thread: only a hint that the mutex is worth taking.
     _Atomic uint64_t submitted;
@@ -97,8 +99,9 @@ static bool operands_fill(struct operands *operands, const struct device_task *t
         to->is_constant = from->is_constant;
         to->constant_key = from->constant_key;
         // Little-endian, so the low byte of the 64 bits is the bool.
-        to->data = from->is_scalar ? (void *)(uintptr_t)&from->scalar
-                   : region == NULL || from->meta.dtype == DTYPE_NONE ? NULL : region + from->offset;
+        to->data = from->is_scalar                                    ? (void *)(uintptr_t)&from->scalar
+                   : region == NULL || from->meta.dtype == DTYPE_NONE ? NULL
+                                                                      : region + from->offset;
     }
     return true;
 }
@@ -107,9 +110,16 @@ static struct kernel_call call_of(struct cpu_device *device, const struct device
                                   uint8_t *region)
 {
     return (struct kernel_call){
-        .op = task->op, .in = operands->tensor, .n_in = task->n_in, .out = operands->tensor + task->n_in, .n_out = task->n_out,
-        .attr = task->attr, .compute = (enum dtype)task->compute, .scratch = region == NULL ? NULL : region + task->offset,
-        .scratch_bytes = task->bytes, .team = device->team,
+        .op = task->op,
+        .in = operands->tensor,
+        .n_in = task->n_in,
+        .out = operands->tensor + task->n_in,
+        .n_out = task->n_out,
+        .attr = task->attr,
+        .compute = (enum dtype)task->compute,
+        .scratch = region == NULL ? NULL : region + task->offset,
+        .scratch_bytes = task->bytes,
+        .team = device->team,
     };
 }
 
@@ -141,17 +151,10 @@ static enum dj_error run_task(struct cpu_device *device, const struct device_tas
 {
     assert(task->offset <= device->info.capacity_bytes && task->bytes <= device->info.capacity_bytes - task->offset);
     switch ((enum device_task_kind)task->kind) {
-    case DEVICE_WRITE:
-        memcpy(device->region + task->offset, task->blob->data + task->blob_offset, task->bytes);
-        return DJ_OK;
-    case DEVICE_READ:
-        memcpy(task->blob->data + task->blob_offset, device->region + task->offset, task->bytes);
-        return DJ_OK;
-    case DEVICE_ZERO:
-        memset(device->region + task->offset, 0, task->bytes);
-        return DJ_OK;
-    case DEVICE_KERNEL:
-        break;
+    case DEVICE_WRITE: memcpy(device->region + task->offset, task->blob->data + task->blob_offset, task->bytes); return DJ_OK;
+    case DEVICE_READ: memcpy(task->blob->data + task->blob_offset, device->region + task->offset, task->bytes); return DJ_OK;
+    case DEVICE_ZERO: memset(device->region + task->offset, 0, task->bytes); return DJ_OK;
+    case DEVICE_KERNEL: break;
     }
     if (!operands_fill(&device->running, task, device->region))
         return fault_set(fault, DJ_E_NO_MEMORY, "%s", dj_error_text(DJ_E_NO_MEMORY));
@@ -313,8 +316,13 @@ static void describe(struct cpu_device *device, uint32_t threads, uint64_t memor
         if (device->kernels->kernel[op->number].run != NULL || (op->flags & OP_IS_VIEW) != 0)
             info->ops[op->number / 8] = (uint8_t)(info->ops[op->number / 8] | 1u << (op->number % 8));
     }
-    device->port = (struct device_port){.info = info, .self = device, .can = device_can, .scratch_bytes = device_scratch_bytes,
-                                        .submit = device_submit, .trim = device_trim, .stop = device_stop};
+    device->port = (struct device_port){.info = info,
+                                        .self = device,
+                                        .can = device_can,
+                                        .scratch_bytes = device_scratch_bytes,
+                                        .submit = device_submit,
+                                        .trim = device_trim,
+                                        .stop = device_stop};
 }
 
 static enum dj_error map_region(struct cpu_device *device, struct fault *fault)
@@ -323,7 +331,9 @@ static enum dj_error map_region(struct cpu_device *device, struct fault *fault)
     void *region = bytes == 0 ? MAP_FAILED
                               : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (region == MAP_FAILED)
-        return fault_set(fault, DJ_E_SYSTEM, "the device's memory, %" PRIu64 " bytes, cannot be mapped (%s); start the worker with a smaller --memory",
+        return fault_set(fault, DJ_E_SYSTEM,
+                         "the device's memory, %" PRIu64
+                         " bytes, cannot be mapped (%s); start the worker with a smaller --memory",
                          bytes, bytes == 0 ? "less than 2 MiB" : strerror(errno));
     device->region = region;
     // Weights are read end to end once a token: with 4 KiB pages a matrix-vector product misses the TLB in every row.

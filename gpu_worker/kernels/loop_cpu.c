@@ -27,7 +27,7 @@ void loop_add(struct loop *loop, const struct tensor *tensor)
     uint32_t at = loop->operands++, skip = loop->rank - meta->rank;
     loop->base[at] = tensor->data;
     for (uint32_t d = 0; d < meta->rank; d++) {
-        assert(meta->size[d] == 1 || meta->size[d] == loop->size[d + skip]);        // op_infer has seen to it
+        assert(meta->size[d] == 1 || meta->size[d] == loop->size[d + skip]);    // op_infer has seen to it
         loop->step[at][d + skip] = meta->size[d] == 1 ? 0 : meta->stride[d] * bytes;
     }
 }

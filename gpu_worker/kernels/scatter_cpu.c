@@ -27,7 +27,8 @@ ADD_AS(f64, double)
 
 static void add_bool(char *to, const char *value)
 {
-    *to = *to || *value;
+    if (*value)
+        *to = 1;
 }
 
 static void add_f16(char *to, const char *value)

@@ -49,7 +49,7 @@ RULE: dict[str, tuple[str, set[str] | None]] = {
     "frontend/include": ("djinn_abi", set()),
     "frontend/pytorch": ("djinn_torch", {"djinn_abi"}),
     "frontend/python": ("_djinn", {"djinn_abi"}),
-    "chaos/sim": ("chaos_sim", PURE),
+    "chaos/sim": ("chaos_sim", PURE | {"djinn_abi"}),
     "cli": ("djinn", ALL),
     "tests": ("tests_lib", ALL),
     "examples": ("examples", {"djinn_abi"}),

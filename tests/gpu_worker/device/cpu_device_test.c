@@ -27,7 +27,10 @@ static void post(void *self, const struct io_event *event)
 
 static const struct io_sink sink = {.post = post, .self = &inbox};
 
-static void stop(void *port) { ((struct device_port *)port)->stop(((struct device_port *)port)->self); }
+static void stop(void *port)
+{
+    ((struct device_port *)port)->stop(((struct device_port *)port)->self);
+}
 
 static struct device_port *device(void **state)
 {
@@ -67,7 +70,13 @@ static void a_list_writes_computes_and_reads_in_order(void **state)
     struct device_tensor tensor[2] = {floats(128), floats(4096)};
     struct device_task task[3] = {
         {.kind = DEVICE_WRITE, .offset = 128, .bytes = 16, .blob = in},
-        {.kind = DEVICE_KERNEL, .op = op_info(OP_NEG), .n_in = 1, .n_out = 1, .in = &tensor[0], .out = &tensor[1], .compute = DTYPE_F32},
+        {.kind = DEVICE_KERNEL,
+         .op = op_info(OP_NEG),
+         .n_in = 1,
+         .n_out = 1,
+         .in = &tensor[0],
+         .out = &tensor[1],
+         .compute = DTYPE_F32},
         {.kind = DEVICE_READ, .offset = 4096, .bytes = 16, .blob = out},
     };
     assert_true(port->can(port->self, &task[1]));
@@ -91,7 +100,7 @@ static void lists_come_back_once_each_and_in_the_order_of_submission(void **stat
         list[i] = (struct device_list){.ticket = i + 1, .stream = i % DEVICE_STREAMS, .tasks = 1, .task = &task[i]};
         port->submit(port->self, &list[i]);
         if (i % 500 == 0)
-            usleep(200);                // lets the thread fall asleep in between
+            usleep(200);    // lets the thread fall asleep in between
     }
     wait_for(LISTS);
     assert_int_equal(inbox.count, LISTS);
@@ -137,7 +146,8 @@ static void trimmed_memory_reads_as_zeros(void **state)
     struct device_port *port = device(state);
     struct blob *in = blob_make(1 << 20), *out = blob_make(1 << 20);
     memset(in->data, 5, in->bytes);
-    struct device_task write = {.kind = DEVICE_WRITE, .bytes = 1 << 20, .blob = in}, read = {.kind = DEVICE_READ, .bytes = 1 << 20, .blob = out};
+    struct device_task write = {.kind = DEVICE_WRITE, .bytes = 1 << 20, .blob = in},
+                       read = {.kind = DEVICE_READ, .bytes = 1 << 20, .blob = out};
     struct device_list first = {.tasks = 1, .task = &write}, second = {.tasks = 1, .task = &read};
     port->submit(port->self, &first);
     wait_for(1);
@@ -151,4 +161,5 @@ static void trimmed_memory_reads_as_zeros(void **state)
 }
 
 CASES(a_list_writes_computes_and_reads_in_order, lists_come_back_once_each_and_in_the_order_of_submission,
-      a_failing_kernel_ends_its_list_and_is_named, the_capability_is_what_the_kernels_have_and_views, trimmed_memory_reads_as_zeros)
+      a_failing_kernel_ends_its_list_and_is_named, the_capability_is_what_the_kernels_have_and_views,
+      trimmed_memory_reads_as_zeros)

@@ -9,7 +9,15 @@
 
 #include "tests/lib/case.h"
 
-enum { ROUNDS = 400, INPUTS_MAX = 32, LIST_MAX = 3, SIZE_MAX_TRIED = 6, BYTES_MAX = 1 << 19, SCRATCH_MAX = 1 << 24, VECTOR_BYTES = 64 };
+enum {
+    ROUNDS = 400,
+    INPUTS_MAX = 32,
+    LIST_MAX = 3,
+    SIZE_MAX_TRIED = 6,
+    BYTES_MAX = 1 << 19,
+    SCRATCH_MAX = 1 << 24,
+    VECTOR_BYTES = 64
+};
 
 struct trial {
     const struct op_info *op;
@@ -22,8 +30,8 @@ struct trial {
 
 static enum dtype any_dtype(struct prng *prng)
 {
-    static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F64, DTYPE_I64, DTYPE_I64,
-                                        DTYPE_BOOL, DTYPE_U8, DTYPE_I32, DTYPE_F16, DTYPE_BF16};
+    static const enum dtype dtypes[] = {DTYPE_F32,  DTYPE_F32, DTYPE_F32, DTYPE_F64, DTYPE_I64, DTYPE_I64,
+                                        DTYPE_BOOL, DTYPE_U8,  DTYPE_I32, DTYPE_F16, DTYPE_BF16};
     return dtypes[prng_between(prng, 0, sizeof dtypes / sizeof dtypes[0] - 1)];
 }
 
@@ -106,7 +114,9 @@ static void *memory_of(struct prng *prng, const struct tensor_meta *meta)
     void *memory = NULL;
     assert_int_equal(posix_memalign(&memory, VECTOR_BYTES, bytes), 0);
     for (size_t i = 0; i < bytes; i++)
-        ((uint8_t *)memory)[i] = i % dtype_bytes(meta->dtype) == 0 ? (uint8_t)prng_between(prng, 0, meta->dtype == DTYPE_BOOL ? 1 : 3) : 0;
+        ((uint8_t *)memory)[i] = i % dtype_bytes(meta->dtype) == 0
+                                     ? (uint8_t)prng_between(prng, 0, meta->dtype == DTYPE_BOOL ? 1 : 3)
+                                     : 0;
     return memory;
 }
 
@@ -134,7 +144,9 @@ static void agree(struct prng *prng, struct trial *t)
             t->in[i] = (struct tensor_meta){.dtype = DTYPE_F32, .rank = 1, .size = {channels}};
     if (t->op->number == OP_CONVOLUTION) {
         t->in[1] = (struct tensor_meta){
-            .dtype = DTYPE_F32, .rank = 4, .size = {channels, channels / groups, (int64_t)prng_between(prng, 1, 4), (int64_t)prng_between(prng, 1, 4)}};
+            .dtype = DTYPE_F32,
+            .rank = 4,
+            .size = {channels, channels / groups, (int64_t)prng_between(prng, 1, 4), (int64_t)prng_between(prng, 1, 4)}};
         t->attr[5].i = groups;
         t->attr[3].i = 0;
     }
@@ -170,8 +182,14 @@ static bool try(struct prng *prng, struct trial *t)
         in[i].meta = t->in[i];
     for (uint32_t i = 0; i < t->op->outputs; i++)
         out[i].meta = result.out[i];
-    struct kernel_call call = {.op = t->op, .in = in, .n_in = t->n_in, .out = out, .n_out = t->op->outputs, .attr = t->attr,
-                               .compute = op_compute_dtype(&op_call), .fault = &fault};
+    struct kernel_call call = {.op = t->op,
+                               .in = in,
+                               .n_in = t->n_in,
+                               .out = out,
+                               .n_out = t->op->outputs,
+                               .attr = t->attr,
+                               .compute = op_compute_dtype(&op_call),
+                               .fault = &fault};
     if (kernel->can != NULL && !kernel->can(&call))
         return false;
     call.scratch_bytes = kernel->scratch == NULL ? 0 : kernel->scratch(&call);
@@ -228,7 +246,8 @@ static void operands_that_do_not_broadcast_are_refused(void **state)
     (void)state;
     ops_init();
     for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++) {
-        struct tensor_meta in[2] = {{.dtype = DTYPE_F32, .rank = 2, .size = {4, 5}}, {.dtype = DTYPE_F32, .rank = 1, .size = {4}}};
+        struct tensor_meta in[2] = {{.dtype = DTYPE_F32, .rank = 2, .size = {4, 5}},
+                                    {.dtype = DTYPE_F32, .rank = 1, .size = {4}}};
         tensor_make_contiguous(&in[0]);
         tensor_make_contiguous(&in[1]);
         struct attr attr[OP_ATTRS_MAX] = {{.kind = ATTR_INT, .i = 1}};

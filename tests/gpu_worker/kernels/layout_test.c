@@ -32,17 +32,56 @@ struct subject {
     struct attr attr[OP_ATTRS_MAX];
 };
 
-#define INTS(...) {.kind = ATTR_INTS, .count = sizeof((int64_t[]){__VA_ARGS__}) / 8, .ints = (const int64_t[]){__VA_ARGS__}}
-#define INT(value) {.kind = ATTR_INT, .i = (value)}
-#define FLOAT(value) {.kind = ATTR_FLOAT, .f = (value)}
-#define BOOL(value) {.kind = ATTR_BOOL, .i = (value)}
-#define UNARY(name) {#name, OP_##name, 1, {{2, {37, 1061}}}, 0, {{0}}}
+#define INTS(...) \
+    { \
+        .kind = ATTR_INTS, .count = sizeof((int64_t[]){__VA_ARGS__}) / 8, .ints = (const int64_t[]) \
+        { \
+            __VA_ARGS__ \
+        } \
+    }
+#define INT(value) \
+    { \
+        .kind = ATTR_INT, .i = (value) \
+    }
+#define FLOAT(value) \
+    { \
+        .kind = ATTR_FLOAT, .f = (value) \
+    }
+#define BOOL(value) \
+    { \
+        .kind = ATTR_BOOL, .i = (value) \
+    }
+#define UNARY(name) \
+    { \
+#name, OP_##name, 1, {{2, {37, 1061 } } }, 0, \
+        { \
+            { \
+                0 \
+            } \
+        } \
+    }
 #define CONV(text, channels, outputs, groups, kernel, stride, pad) \
-    {text, OP_CONVOLUTION, 3, {{4, {2, channels, 19, 23}}, {4, {outputs, (channels) / (groups), kernel, kernel}}, {1, {outputs}}}, 2, \
-     {INTS(stride, stride), INTS(pad, pad), INTS(1, 1), BOOL(0), INTS(0, 0), INT(groups)}}
+    { \
+        text, OP_CONVOLUTION, 3, \
+            {{4, {2, channels, 19, 23}}, {4, {outputs, (channels) / (groups), kernel, kernel}}, {1, {outputs}}}, 2, \
+        { \
+            INTS(stride, stride), INTS(pad, pad), INTS(1, 1), BOOL(0), INTS(0, 0), INT(groups) \
+        } \
+    }
 #define SDPA(text, queries, keys, causal, ...) \
-    {text, OP_SDPA, 4, {{4, {2, 3, queries, 37}}, {4, {2, 3, keys, 37}}, {4, {2, 3, keys, 41}}, __VA_ARGS__}, 0, {BOOL(causal)}}
-#define NO_MASK {ABSENT, {0}}
+    { \
+        text, OP_SDPA, 4, {{4, {2, 3, queries, 37}}, {4, {2, 3, keys, 37}}, {4, {2, 3, keys, 41}}, __VA_ARGS__}, 0, \
+        { \
+            BOOL(causal) \
+        } \
+    }
+#define NO_MASK \
+    { \
+        ABSENT, \
+        { \
+            0 \
+        } \
+    }
 
 static const struct subject subjects[] = {
     {"gemv, a row", OP_MM, 2, {{2, {1, 517}}, {2, {517, 301}}}, 2, {{0}}},
@@ -68,7 +107,12 @@ static const struct subject subjects[] = {
     SDPA("attention, causal", 70, 70, 1, NO_MASK),
     {"layer norm", OP_LAYER_NORM, 3, {{3, {3, 29, 771}}, {1, {771}}, {1, {771}}}, 0, {INTS(771), FLOAT(1e-5)}},
     {"layer norm of long rows", OP_LAYER_NORM, 3, {{2, {3, 9001}}, {1, {9001}}, {ABSENT, {0}}}, 0, {INTS(9001), FLOAT(1e-5)}},
-    {"group norm", OP_GROUP_NORM, 3, {{4, {2, 6, 11, 13}}, {1, {6}}, {1, {6}}}, 0, {INT(2), INT(6), INT(143), INT(3), FLOAT(1e-5)}},
+    {"group norm",
+     OP_GROUP_NORM,
+     3,
+     {{4, {2, 6, 11, 13}}, {1, {6}}, {1, {6}}},
+     0,
+     {INT(2), INT(6), INT(143), INT(3), FLOAT(1e-5)}},
     {"batch norm", OP_BATCH_NORM, 5, {{4, {2, 5, 11, 13}}, {1, {5}}, {1, {5}}, {1, {5}}, {1, {5}}}, 0, {FLOAT(1e-5)}},
     {"softmax", OP_SOFTMAX, 1, {{3, {5, 67, 203}}}, 0, {INT(-1), BOOL(0)}},
     {"softmax of columns", OP_SOFTMAX, 1, {{3, {5, 67, 203}}}, 0, {INT(1), BOOL(0)}},
@@ -80,13 +124,28 @@ static const struct subject subjects[] = {
     {"mean of planes", OP_MEAN_DIM, 1, {{4, {2, 5, 67, 103}}}, 0, {INTS(2, 3), BOOL(0)}},
     {"variance", OP_VAR, 1, {{3, {5, 67, 203}}}, 0, {INTS(-1), INT(1), BOOL(0)}},
     {"cumsum", OP_CUMSUM, 1, {{3, {5, 67, 203}}}, 0, {INT(2)}},
-    UNARY(EXP), UNARY(TANH), UNARY(SIGMOID), UNARY(SILU), UNARY(ERF), UNARY(LOG), UNARY(SIN), UNARY(RSQRT), UNARY(EXP2),
+    UNARY(EXP),
+    UNARY(TANH),
+    UNARY(SIGMOID),
+    UNARY(SILU),
+    UNARY(ERF),
+    UNARY(LOG),
+    UNARY(SIN),
+    UNARY(RSQRT),
+    UNARY(EXP2),
     {"gelu", OP_GELU, 1, {{2, {37, 1061}}}, 0, {INT(GELU_NONE)}},
     {"gelu, tanh", OP_GELU, 1, {{2, {37, 1061}}}, 0, {INT(GELU_TANH)}},
     {"add", OP_ADD, 2, {{3, {3, 37, 1061}}, {1, {1061}}}, 0, {FLOAT(0.3)}},
     {"addcmul", OP_ADDCMUL, 3, {{2, {37, 1061}}, {2, {37, 1061}}, {2, {37, 1061}}}, 0, {FLOAT(0.7)}},
     {"lerp", OP_LERP_SCALAR, 2, {{2, {37, 1061}}, {2, {37, 1061}}}, 0, {FLOAT(0.3)}},
 };
+
+static uint32_t bits_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
 
 static float value_at(uint32_t input, int64_t index)
 {
@@ -172,7 +231,8 @@ static void run(const struct subject *s, const struct variant *v, struct result 
         ins[i].is_constant = is_weight && v->is_packed;
         ins[i].constant_key = ins[i].is_constant ? v->key : 0;
     }
-    struct op_call op_call = {.op = op_info(s->op), .in = meta, .in_is_scalar = (const bool[INPUTS]){0}, .n_in = s->n_in, .attr = s->attr};
+    struct op_call op_call = {
+        .op = op_info(s->op), .in = meta, .in_is_scalar = (const bool[INPUTS]){0}, .n_in = s->n_in, .attr = s->attr};
     if (op_infer(&op_call, &inferred, &fault) != DJ_OK)
         fail_msg("%s: %s", s->name, fault.text);
     ret->outputs = op_call.op->outputs;
@@ -180,8 +240,15 @@ static void run(const struct subject *s, const struct variant *v, struct result 
         out[i] = place(&inferred.out[i], v->placing, (v->shift + 3 * i + 1) % ALIGNMENTS);
         outs[i] = out[i].tensor;
     }
-    struct kernel_call call = {.op = op_call.op, .in = ins, .n_in = s->n_in, .out = outs, .n_out = ret->outputs, .attr = s->attr,
-                               .compute = DTYPE_F32, .team = teams[v->threads], .fault = &fault};
+    struct kernel_call call = {.op = op_call.op,
+                               .in = ins,
+                               .n_in = s->n_in,
+                               .out = outs,
+                               .n_out = ret->outputs,
+                               .attr = s->attr,
+                               .compute = DTYPE_F32,
+                               .team = teams[v->threads],
+                               .fault = &fault};
     if (kernel->can != NULL && !kernel->can(&call))
         fail_msg("%s: refused", s->name);
     call.scratch_bytes = kernel->scratch == NULL ? 0 : kernel->scratch(&call);
@@ -200,7 +267,7 @@ static void run(const struct subject *s, const struct variant *v, struct result 
         for (int64_t e = 0; e < ret->counts[i]; e++)
             ret->values[i][e] = *element(&out[i], e);
         for (int64_t e = 0; e < out[i].elements; e++)
-            untouched += memcmp(&out[i].memory[e], &poison, sizeof poison) == 0;
+            untouched += bits_of(out[i].memory[e]) == poison;
         if (untouched != out[i].elements - ret->counts[i])
             fail_msg("%s: output %u: %lld elements besides its own are not as they were, or some of its own are", s->name, i,
                      (long long)(out[i].elements - ret->counts[i] - untouched));
@@ -222,10 +289,10 @@ static void compare(const struct subject *s, const struct variant *v, const stru
     run(s, v, &result);
     for (uint32_t i = 0; i < result.outputs; i++)
         for (int64_t e = 0; e < result.counts[i]; e++)
-            if (memcmp(&result.values[i][e], &expected->values[i][e], sizeof(float)) != 0)
-                fail_msg("%s: output %u element %lld is %.9g and not %.9g (placing %d, shift %u, threads %u, packed %d)", s->name, i,
-                         (long long)e, (double)result.values[i][e], (double)expected->values[i][e], v->placing, v->shift, v->threads,
-                         v->is_packed);
+            if (bits_of(result.values[i][e]) != bits_of(expected->values[i][e]))
+                fail_msg("%s: output %u element %lld is %.9g and not %.9g (placing %d, shift %u, threads %u, packed %d)", s->name,
+                         i, (long long)e, (double)result.values[i][e], (double)expected->values[i][e], v->placing, v->shift,
+                         v->threads, v->is_packed);
     result_free(&result);
 }
 
@@ -254,7 +321,8 @@ static void bits_do_not_depend_on_alignment_strides_or_threads(void **state)
         run(&subjects[i], &(struct variant){.threads = 1}, &expected);
         for (uint32_t shift = 0; shift < ALIGNMENTS; shift++)
             compare(&subjects[i],
-                    &(struct variant){.placing = shift % PLACINGS, .shift = shift, .threads = 1 + shift / PLACINGS % THREADS_MAX}, &expected);
+                    &(struct variant){.placing = shift % PLACINGS, .shift = shift, .threads = 1 + shift / PLACINGS % THREADS_MAX},
+                    &expected);
         result_free(&expected);
     }
 }
@@ -273,7 +341,8 @@ static void bits_do_not_depend_on_packing(void **state)
         for (size_t l = 0; l < sizeof limits / sizeof limits[0]; l++) {
             kernels_cpu_pack_limit(limits[l]);
             for (uint32_t round = 0; round < 4; round++)
-                compare(&subjects[i], &(struct variant){.threads = 1 + round % 2, .shift = round, .key = key++, .is_packed = true}, &expected);
+                compare(&subjects[i],
+                        &(struct variant){.threads = 1 + round % 2, .shift = round, .key = key++, .is_packed = true}, &expected);
         }
         result_free(&expected);
         kernels_cpu_pack_limit((size_t)1 << 30);
