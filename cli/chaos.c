@@ -93,12 +93,13 @@ static void print_json(uint64_t seed, const struct cluster_result *result)
 
 static void print_result(uint64_t seed, const struct cluster_result *result)
 {
-    printf("seed %" PRIu64 " (faults: %s): %s\n  trace %016" PRIx64 ", %.1f s of virtual time, %" PRIu64 " deaths, %" PRIu64 " links lost, %" PRIu64
-           " messages dropped, %" PRIu64 " reordered,\n  %" PRIu64 " executions, %" PRIu64 " resubmissions, %" PRIu64 " duplicates answered, %" PRIu64
-           " reads, %" PRIu64 " typed errors\n",
+    printf("seed %" PRIu64 " (faults: %s): %s\n  trace %016" PRIx64 ", %.1f s of virtual time, %" PRIu64 " deaths, %" PRIu64
+           " links lost, %" PRIu64 " messages dropped, %" PRIu64 " reordered,\n  %" PRIu64 " executions, %" PRIu64
+           " resubmissions, %" PRIu64 " duplicates answered, %" PRIu64 " reads, %" PRIu64 " typed errors\n",
            seed, cluster_faults_name(result->faults), result->is_ok ? "every invariant held" : result->failure, result->trace,
-           (double)result->virtual_ns / 1e9, result->sim.deaths, result->sim.links_broken, result->sim.lost, result->sim.reordered,
-           result->clients.executions, result->clients.resubmissions, result->duplicates, result->clients.reads, result->clients.errors);
+           (double)result->virtual_ns / 1e9, result->sim.deaths, result->sim.links_broken, result->sim.lost,
+           result->sim.reordered, result->clients.executions, result->clients.resubmissions, result->duplicates,
+           result->clients.reads, result->clients.errors);
     if (!result->is_ok)
         printf("  repeat it: djinn chaos sim --seed %" PRIu64 " --runs 1 --loud\n", seed);
 }
@@ -116,10 +117,11 @@ int command_chaos(int argc, char **argv)
         .options = rows,
         .parser = parse,
         .args_doc = "sim",
-        .doc = "Run a pool in the simulated world: the real head, workers and clients in one process, in virtual time, under seeded faults."
-               "\vThe same seed gives the same run: its trace, a hash of everything that was delivered to anybody, is the same too. A failing seed is"
-               " printed with the command that repeats it.\n\nExit status: 0 every invariant held; 1 one was broken, and which is said; 2 the command line"
-               " is not valid.",
+        .doc =
+            "Run a pool in the simulated world: the real head, workers and clients in one process, in virtual time, under seeded faults."
+            "\vThe same seed gives the same run: its trace, a hash of everything that was delivered to anybody, is the same too. A failing seed is"
+            " printed with the command that repeats it.\n\nExit status: 0 every invariant held; 1 one was broken, and which is said; 2 the command line"
+            " is not valid.",
     };
     struct options options = {.runs = RUNS_DEFAULT};
     options_parse(&argp, argc, argv, &options);

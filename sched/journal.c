@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/base/log.h"
+#include "core/base/planted.h"
 #include "sched/state.h"
 
 static enum dj_error add_record(struct head *head, struct store_batch *batch, const struct record *record, const uint8_t *bytes,
@@ -90,6 +91,20 @@ void journal_take(struct head *head, struct head_link *link, const struct wire_j
     free(read);
 }
 
+#ifdef DJINN_PLANTED_BUGS
+static uint64_t last_accepted(const struct head *head, const struct head_ticket *done)
+{
+    uint32_t cursor = 0;
+    uint64_t last = done->last;
+    for (const struct head_ticket *ticket; (ticket = map_next(head->tickets, &cursor, NULL)) != NULL;)
+        if (ticket->kind == TICKET_JOURNAL && ticket->link == done->link && ticket->last > last)
+            last = ticket->last;
+    return last;
+}
+#else
+#define last_accepted(head, done) 0
+#endif
+
 void journal_done(struct head *head, struct head_ticket *ticket, enum dj_error error)
 {
     if (error != DJ_OK) {
@@ -100,7 +115,7 @@ void journal_done(struct head *head, struct head_ticket *ticket, enum dj_error e
         return;
     }
     if (map_get(head->links, map_key(ticket->link)) != NULL) {
-        struct wire_journal_ok ok = {.last = ticket->last};
+        struct wire_journal_ok ok = {.last = PLANTED(EARLY_ACKNOWLEDGE) ? last_accepted(head, ticket) : ticket->last};
         head_send(head, ticket->link, WIRE_JOURNAL_OK, wire_journal_ok_encode(&ok));
     }
     // A session may be over by now, its executions stay. What is told again after a lost link counts again, until the head starts anew.

@@ -3,6 +3,7 @@
 
 #include "chaos/sim/client.h"
 
+#include "chaos/sim/account.h"
 #include "chaos/sim/program.h"
 #include "core/base/arena.h"
 #include "core/base/assert.h"
@@ -17,20 +18,21 @@
 #include <string.h>
 
 #define CONNECT_NS 10000000000u
-#define RECONNECT_NS 100000000u         // after a session that could not be opened
-#define ROOM_NS 10000000000u            // as the client's loop waits for room
-#define FAREWELL_NS 20000000u           // between saying good-bye and closing the links
-enum { LINKS_MAX = 128, EVENTS_FIRST = 64, OPENINGS_MAX = 200 };
+#define RECONNECT_NS 100000000u    // after a session that could not be opened
+#define ROOM_NS 10000000000u       // as the client's loop waits for room
+#define FAREWELL_NS 20000000u      // between saying good-bye and closing the links
+enum { EVENTS_FIRST = 64, OPENINGS_MAX = 200 };
 
 enum phase { PHASE_OPENING, PHASE_PAUSING, PHASE_RUNNING, PHASE_ENDING, PHASE_LEAVING, PHASE_FINISHED };
 
-// One submission, from port_submit on. session 0: not sent yet.
-struct deed { uint64_t counter, session, incarnation; uint32_t epoch; void *tag; bool is_execute, has_run, is_over; };
-
-struct fetching { struct client *client; struct value *value; uint32_t holders; bool is_done; enum dj_error error; char text[FAULT_TEXT_MAX]; };
-
-struct attached { uint64_t link, session, incarnation; uint32_t epoch; };
-struct mark { uint64_t session, counter, incarnation; uint32_t epoch; };
+struct fetching {
+    struct client *client;
+    struct value *value;
+    uint32_t holders;
+    bool is_done;
+    enum dj_error error;
+    char text[FAULT_TEXT_MAX];
+};
 
 struct client {
     struct sim *sim;
@@ -51,12 +53,7 @@ struct client {
     struct fetching *fetching;
     bool is_flushing, is_started;
     uint64_t room_until_ns;
-    // The account.
-    struct attached link[LINKS_MAX];    // up; session 0: not attached
-    struct deed *deed;
-    uint32_t deeds, deed_capacity;
-    struct mark *mark;
-    uint32_t marks;
+    struct account account;
     uint64_t life;
 };
 
@@ -77,144 +74,23 @@ void client_met_error(struct client *client, enum dj_error error, const char *te
         client_wrong(client, "an error that this world does not explain: %s (%s)", dj_error_name(error), text);
 }
 
-struct recorder *client_recorder(struct client *client) { return client->recorder; }
-
-// The account ---------------------------------------------------------------------------------------------------------------
-
-static struct attached *link_at(struct client *client, uint64_t link)
+struct recorder *client_recorder(struct client *client)
 {
-    for (uint32_t i = 0; i < LINKS_MAX; i++)
-        if (client->link[i].link == link)
-            return &client->link[i];
-    return NULL;
-}
-
-static struct deed *deed_of_tag(struct client *client, const void *tag)
-{
-    for (uint32_t i = client->deeds; i-- > 0;)
-        if (client->deed[i].tag == tag && !client->deed[i].is_over)
-            return &client->deed[i];
-    return NULL;
-}
-
-static void deed_add(struct client *client, uint64_t counter, void *tag, bool is_execute)
-{
-    if (client->deeds == client->deed_capacity) {
-        client->deed_capacity = client->deed_capacity == 0 ? 64 : client->deed_capacity * 2;
-        client->deed = realloc(client->deed, client->deed_capacity * sizeof *client->deed);
-        assert(client->deed != NULL);
-    }
-    client->deed[client->deeds++] = (struct deed){.counter = counter, .tag = tag, .is_execute = is_execute};
-}
-
-static void deed_is_over(struct client *client, const void *tag, bool has_run)
-{
-    struct deed *deed = deed_of_tag(client, tag);
-    if (deed == NULL) {
-        client_wrong(client, "an outcome for a submission that has none to come");
-        return;
-    }
-    deed->is_over = true;
-    deed->has_run = has_run;
-}
-
-static void note_sent(struct client *client, uint64_t link, uint16_t message, const struct blob *body)
-{
-    struct attached *at = link_at(client, link);
-    if (at == NULL)
-        return;
-    if (message == WIRE_ATTACH) {
-        struct wire_attach attach;
-        if (wire_attach_decode(body->data, body->bytes, client->arena, &attach) == DJ_OK) {
-            at->session = attach.session;
-            at->epoch = attach.epoch;
-        }
-    } else if (message == WIRE_EXECUTE) {
-        struct wire_execute execute;
-        if (wire_execute_decode(body->data, body->bytes, client->arena, &execute) == DJ_OK)
-            for (uint32_t i = client->deeds; i-- > 0;)
-                if (client->deed[i].counter == execute.counter) {
-                    client->deed[i].session = at->session;
-                    client->deed[i].epoch = at->epoch;
-                    client->deed[i].incarnation = at->incarnation;
-                    break;
-                }
-    }
-    if (message == WIRE_IMPORT) {
-        struct wire_import import;
-        if (wire_import_decode(body->data, body->bytes, client->arena, &import) == DJ_OK)
-            client->config->imported(client->config->context, at->session, at->epoch, import.counter);
-    }
-    arena_reset(client->arena);
-}
-
-static void note_greeting(struct client *client, uint64_t link, const struct blob *body)
-{
-    struct attached *at = link_at(client, link);
-    struct wire_hello_ok said;
-    if (at != NULL && wire_hello_ok_decode(body->data, body->bytes, client->arena, &said) == DJ_OK)
-        at->incarnation = said.incarnation;
-    arena_reset(client->arena);
-}
-
-static void note_watermark(struct client *client, const struct blob *body)
-{
-    struct wire_watermark said;
-    enum dj_error error = wire_watermark_decode(body->data, body->bytes, client->arena, &said);
-    arena_reset(client->arena);
-    if (error != DJ_OK)
-        return;
-    client->config->totals->watermarks++;
-    struct mark *mark = NULL;
-    for (uint32_t i = 0; i < client->marks; i++)
-        if (client->mark[i].session == said.session && client->mark[i].epoch == said.epoch && client->mark[i].incarnation == said.incarnation)
-            mark = &client->mark[i];
-    if (mark == NULL) {
-        client->mark = realloc(client->mark, (client->marks + 1) * sizeof *client->mark);
-        assert(client->mark != NULL);
-        mark = &client->mark[client->marks++];
-        *mark = (struct mark){.session = said.session, .epoch = said.epoch, .incarnation = said.incarnation};
-    }
-    if (said.counter > mark->counter)
-        mark->counter = said.counter;
-}
-
-static bool is_durable(const struct client *client, const struct deed *deed)
-{
-    uint8_t key[RECORD_KEY_MAX];
-    struct exec_id id = {.session = deed->session, .epoch = deed->epoch, .counter = deed->counter};
-    return sim_store_get(client->sim, client->config->head_node, STORE_EXECUTION, key, record_key_execution(id, key)) != NULL;
-}
-
-static bool covers(const struct mark *mark, const struct deed *deed)
-{
-    return mark->session == deed->session && mark->epoch == deed->epoch && mark->incarnation == deed->incarnation && mark->counter >= deed->counter;
+    return client->recorder;
 }
 
 bool client_account_holds(const struct client *client, bool is_end, char text[SIM_TEXT_MAX])
 {
     if (client->protocol != NULL) {
         struct protocol_stats stats = protocol_stats(client->protocol);
-        if (stats.executions_unacknowledged > PROTOCOL_WINDOW_MAX || stats.bytes_unacknowledged > PROTOCOL_WINDOW_BYTES_MAX + (1 << 20)) {
-            snprintf(text, SIM_TEXT_MAX, "%s keeps %" PRIu64 " executions and %" PRIu64 " bytes unacknowledged", client->config->name,
-                     stats.executions_unacknowledged, stats.bytes_unacknowledged);
+        if (stats.executions_unacknowledged > PROTOCOL_WINDOW_MAX ||
+            stats.bytes_unacknowledged > PROTOCOL_WINDOW_BYTES_MAX + (1 << 20)) {
+            snprintf(text, SIM_TEXT_MAX, "%s keeps %" PRIu64 " executions and %" PRIu64 " bytes unacknowledged",
+                     client->config->name, stats.executions_unacknowledged, stats.bytes_unacknowledged);
             return false;
         }
     }
-    for (uint32_t i = 0; i < client->deeds; i++) {
-        const struct deed *deed = &client->deed[i];
-        if (!deed->is_execute || !deed->has_run)
-            continue;
-        bool is_acknowledged = is_end;
-        for (uint32_t m = 0; m < client->marks && !is_acknowledged; m++)
-            is_acknowledged = covers(&client->mark[m], deed);
-        if (is_acknowledged && !is_durable(client, deed)) {
-            snprintf(text, SIM_TEXT_MAX, "%s: execution %" PRIu64 " of session %" PRIu64 " was %s and is not in the store", client->config->name,
-                     deed->counter, deed->session, is_end ? "answered" : "acknowledged");
-            return false;
-        }
-    }
-    return true;
+    return account_holds(&client->account, is_end, text);
 }
 
 // The recorder's port -------------------------------------------------------------------------------------------------------
@@ -229,14 +105,15 @@ static void port_submit(void *self, const struct submission *submission)
 {
     struct client *client = self;
     client->config->totals->executions++;
-    deed_add(client, submission->counter, submission->tag, true);
+    account_submitted(&client->account, submission->counter, submission->tag, true);
     protocol_submit(client->protocol, client->now_ns, submission);
 }
 
-static void port_import(void *self, uint32_t place, uint64_t counter, uint32_t from_place, uint64_t from_counter, uint32_t from_output, void *tag)
+static void port_import(void *self, uint32_t place, uint64_t counter, uint32_t from_place, uint64_t from_counter,
+                        uint32_t from_output, void *tag)
 {
     struct client *client = self;
-    deed_add(client, counter, tag, false);
+    account_submitted(&client->account, counter, tag, false);
     protocol_import(client->protocol, client->now_ns, place, counter, from_place, from_counter, from_output, tag);
 }
 
@@ -261,17 +138,15 @@ static uint64_t port_link_open(void *self, const char *address)
 static void port_link_close(void *self, uint64_t link)
 {
     struct client *client = self;
-    struct attached *at = link_at(client, link);
-    if (at != NULL)
-        *at = (struct attached){0};
+    account_link_down(&client->account, link);
     effects_add(client->effects, IO_LINK_CLOSE)->link_close.link = link;
 }
 
-static void port_send(void *self, uint64_t link, uint16_t message, struct blob *body, struct blob *bulk, uint64_t bulk_offset, uint64_t bulk_bytes,
-                      uint64_t not_after_ns)
+static void port_send(void *self, uint64_t link, uint16_t message, struct blob *body, struct blob *bulk, uint64_t bulk_offset,
+                      uint64_t bulk_bytes, uint64_t not_after_ns)
 {
     struct client *client = self;
-    note_sent(client, link, message, body);
+    account_sent(&client->account, link, message, body);
     struct io_effect *effect = effects_add(client->effects, IO_SEND);
     effect->send.link = link;
     effect->send.message = message;
@@ -289,13 +164,13 @@ static void port_answered(void *self, void *tag, uint32_t output, struct blob *b
 
 static void port_executed(void *self, void *tag)
 {
-    deed_is_over(self, tag, true);
+    account_outcome(&((struct client *)self)->account, tag, true);
     recorder_executed(((struct client *)self)->recorder, tag);
 }
 
 static void port_failed(void *self, void *tag, enum dj_error error, int64_t node, const char *text)
 {
-    deed_is_over(self, tag, false);
+    account_outcome(&((struct client *)self)->account, tag, false);
     recorder_failed(((struct client *)self)->recorder, tag, error, node, text);
 }
 
@@ -327,20 +202,30 @@ static void port_fetched(void *self, void *tag, enum dj_error error, const char 
 
 static void port_told(void *self, void *tag, enum dj_error error, const char *text, const void *data, size_t bytes)
 {
-    (void)self, (void)tag, (void)error, (void)text, (void)data, (void)bytes;       // no question is asked
+    (void)self, (void)tag, (void)error, (void)text, (void)data, (void)bytes;    // no question is asked
 }
 
 static void open_session(struct client *client)
 {
-    struct protocol_config config = {.incarnation = hash_mix(client->config->seed, client->life * 1000 + ++client->openings), .timeout_ns = CONNECT_NS,
-                                     .first_place = recorder_places(client->recorder), .leaves = recorder_leaves(client->recorder)};
+    struct protocol_config config = {.incarnation = hash_mix(client->config->seed, client->life * 1000 + ++client->openings),
+                                     .timeout_ns = CONNECT_NS,
+                                     .first_place = recorder_places(client->recorder),
+                                     .leaves = recorder_leaves(client->recorder)};
     snprintf(config.head, sizeof config.head, "%s", client->config->head);
     snprintf(config.host, sizeof config.host, "%s", client->config->host);
     snprintf(config.name, sizeof config.name, "%s", client->config->name);
     snprintf(config.tenant, sizeof config.tenant, "default");
     struct protocol_port port = {
-        .self = client, .link_open = port_link_open, .link_close = port_link_close, .send = port_send, .answered = port_answered,
-        .executed = port_executed, .failed = port_failed, .place_lost = port_place_lost, .fetched = port_fetched, .told = port_told,
+        .self = client,
+        .link_open = port_link_open,
+        .link_close = port_link_close,
+        .send = port_send,
+        .answered = port_answered,
+        .executed = port_executed,
+        .failed = port_failed,
+        .place_lost = port_place_lost,
+        .fetched = port_fetched,
+        .told = port_told,
     };
     enum dj_error error = protocol_make(&config, &port, &client->protocol);
     assert(error == DJ_OK);
@@ -358,9 +243,9 @@ static void close_session(struct client *client)
     client->config->totals->links_lost += stats.links_lost;
     protocol_free(protocol);
     client->protocol = NULL;
-    for (uint32_t i = 0; i < LINKS_MAX; i++)
-        if (client->link[i].link != 0)
-            port_link_close(client, client->link[i].link);
+    for (uint32_t i = 0; i < ACCOUNT_LINKS_MAX; i++)
+        if (client->account.link[i].link != 0)
+            port_link_close(client, client->account.link[i].link);
 }
 
 // Waiting -------------------------------------------------------------------------------------------------------------------
@@ -383,7 +268,8 @@ static enum dj_error flush(struct client *client, struct fault *fault)
     if (!recorder_has_pending(client->recorder))
         return DJ_OK;
     if (protocol_is_full(client->protocol) || protocol_is_relinking(client->protocol))
-        return client->now_ns < client->room_until_ns ? DJ_E_BUSY : fault_set(fault, DJ_E_WINDOW_FULL, "no room in the window for 10 s");
+        return client->now_ns < client->room_until_ns ? DJ_E_BUSY
+                                                      : fault_set(fault, DJ_E_WINDOW_FULL, "no room in the window for 10 s");
     return recorder_flush(client->recorder, fault);
 }
 
@@ -436,9 +322,7 @@ static bool read_goes_on(struct client *client)
     enum dj_error error;
     switch (recorder_value_state(client->recorder, client->reading)) {
     case VALUE_LOCAL:
-    case VALUE_ANSWERED:
-        copy_out(client);
-        return true;
+    case VALUE_ANSWERED: copy_out(client); return true;
     case VALUE_FAILED:
         error = recorder_value_fault(client->recorder, client->reading, &why);
         end_read(client, error, why.text);
@@ -450,8 +334,7 @@ static bool read_goes_on(struct client *client)
         if (error != DJ_OK)
             end_read(client, error, fault.text);
         return true;
-    case VALUE_AT_WORKER:
-        break;
+    case VALUE_AT_WORKER: break;
     }
     if (client->fetching != NULL && client->fetching->is_done) {
         memcpy(fault.text, client->fetching->text, sizeof fault.text);
@@ -513,8 +396,7 @@ static bool ending_goes_on(struct client *client)
 static bool go_on(struct client *client)
 {
     switch (client->phase) {
-    case PHASE_OPENING:
-        return opening_goes_on(client);
+    case PHASE_OPENING: return opening_goes_on(client);
     case PHASE_PAUSING:
         if (client->now_ns >= client->wake_ns)
             open_session(client);
@@ -533,8 +415,7 @@ static bool go_on(struct client *client)
         else
             client->wake_ns += client->now_ns;
         return true;
-    case PHASE_ENDING:
-        return ending_goes_on(client);
+    case PHASE_ENDING: return ending_goes_on(client);
     case PHASE_LEAVING:
         if (client->now_ns < client->wake_ns)
             return false;
@@ -542,27 +423,19 @@ static bool go_on(struct client *client)
         client->phase = PHASE_FINISHED;
         client->config->totals->finished++;
         return false;
-    case PHASE_FINISHED:
-        return false;
+    case PHASE_FINISHED: return false;
     }
     return false;
 }
 
 static void handle(struct client *client, struct io_event *event)
 {
-    if (event->kind == IO_LINK_UP) {
-        struct attached *free_place = link_at(client, 0);
-        assert(free_place != NULL);
-        free_place->link = event->link_up.link;
-    } else if (event->kind == IO_LINK_DOWN && event->link_down.link != 0) {
-        struct attached *at = link_at(client, event->link_down.link);
-        if (at != NULL)
-            *at = (struct attached){0};
-    } else if (event->kind == IO_RECV && event->recv.message == WIRE_WATERMARK) {
-        note_watermark(client, event->recv.body);
-    } else if (event->kind == IO_RECV && event->recv.message == WIRE_HELLO_OK) {
-        note_greeting(client, event->recv.link, event->recv.body);
-    }
+    if (event->kind == IO_LINK_UP)
+        account_link_up(&client->account, event->link_up.link);
+    else if (event->kind == IO_LINK_DOWN && event->link_down.link != 0)
+        account_link_down(&client->account, event->link_down.link);
+    else if (event->kind == IO_RECV)
+        account_received(&client->account, event->recv.link, event->recv.message, event->recv.body);
     if (client->protocol != NULL && event->kind != IO_START)
         protocol_event(client->protocol, client->now_ns, event);
     else
@@ -635,12 +508,13 @@ static void client_free(void *self)
     effects_free(&client->silent);
     arena_free(client->arena);
     free(client->event);
-    free(client->deed);
-    free(client->mark);
+    client->config->totals->watermarks += client->account.watermarks;
+    account_free(&client->account);
     free(client);
 }
 
-const struct sim_ops client_ops = {.post = client_post, .run = client_run, .deadline_ns = client_deadline_ns, .free = client_free};
+const struct sim_ops client_ops = {
+    .post = client_post, .run = client_run, .deadline_ns = client_deadline_ns, .free = client_free};
 
 void *client_make(struct sim *sim, uint32_t node, uint64_t life, void *config)
 {
@@ -649,20 +523,35 @@ void *client_make(struct sim *sim, uint32_t node, uint64_t life, void *config)
     *client = (struct client){.sim = sim, .node = node, .config = config, .life = life, .effects = &client->silent};
     effects_init(&client->silent);
     client->config->totals->lives++;
-    struct recorder_port port = {.self = client, .place = port_place, .submit = port_submit, .import = port_import, .release = port_release};
+    struct recorder_port port = {
+        .self = client, .place = port_place, .submit = port_submit, .import = port_import, .release = port_release};
     enum dj_error error = arena_make(4096, 0, &client->arena);
+    client->account = (struct account){.sim = sim,
+                                       .name = client->config->name,
+                                       .head_node = client->config->head_node,
+                                       .imported = client->config->imported,
+                                       .context = client->config->context,
+                                       .arena = client->arena};
     if (error == DJ_OK)
         error = recorder_make(&port, &client->recorder);
     assert(error == DJ_OK);
-    client->program = program_make(client, hash_mix(client->config->seed, life), client->config->steps, client->config->pool_devices);
+    client->program = program_make(client, hash_mix(client->config->seed, life), client->config->steps,
+                                   client->config->pool_devices);
     return client;
 }
 
-bool client_is_finished(const struct client *client) { return client->phase == PHASE_FINISHED; }
+bool client_is_finished(const struct client *client)
+{
+    return client->phase == PHASE_FINISHED;
+}
 
 void client_say_state(const struct client *client, char *text, size_t bytes)
 {
-    static const char *const names[] = {"opening a session", "pausing", "running", "waiting for its last answers", "leaving", "finished"};
-    const char *wait = client->reading == NULL ? client->is_flushing ? ", waiting for room" : "" : client->fetching != NULL ? ", fetching" : ", reading";
-    snprintf(text, bytes, "%s is %s%s with %u steps to go", client->config->name, names[client->phase], wait, program_steps_left(client->program));
+    static const char *const names[] = {"opening a session", "pausing", "running", "waiting for its last answers",
+                                        "leaving",           "finished"};
+    const char *wait = client->reading == NULL    ? client->is_flushing ? ", waiting for room" : ""
+                       : client->fetching != NULL ? ", fetching"
+                                                  : ", reading";
+    snprintf(text, bytes, "%s is %s%s with %u steps to go", client->config->name, names[client->phase], wait,
+             program_steps_left(client->program));
 }

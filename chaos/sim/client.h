@@ -14,13 +14,14 @@ struct program;
 struct client_config {
     char head[IO_ADDRESS_MAX], host[64], name[64];
     uint64_t seed;
-    uint32_t steps;                     // of its program
-    uint32_t head_node;                 // whose store the account is checked against
-    uint32_t pool_devices;              // the program may name devices below this; 0: it never names one
-    bool (*may_fail)(void *context, enum dj_error error);       // whether a typed error is an answer in this world
-    void (*imported)(void *context, uint64_t session, uint32_t epoch, uint64_t counter);    // this submission is an import, not an execution
+    uint32_t steps;                                          // of its program
+    uint32_t head_node;                                      // whose store the account is checked against
+    uint32_t pool_devices;                                   // the program may name devices below this; 0: it never names one
+    bool (*may_fail)(void *context, enum dj_error error);    // whether a typed error is an answer in this world
+    void (*imported)(void *context, uint64_t session, uint32_t epoch,
+                     uint64_t counter);    // this submission is an import, not an execution
     void *context;
-    struct client_totals *totals;       // of all lives; outlives the node
+    struct client_totals *totals;    // of all lives; outlives the node
 };
 
 struct client_totals {
@@ -28,16 +29,18 @@ struct client_totals {
 };
 
 extern const struct sim_ops client_ops;
-void *client_make(struct sim *sim, uint32_t node, uint64_t life, void *config);         // a sim_make_node; config: struct client_config
+void *client_make(struct sim *sim, uint32_t node, uint64_t life,
+                  void *config);    // a sim_make_node; config: struct client_config
 bool client_is_finished(const struct client *client);
-void client_say_state(const struct client *client, char *text, size_t bytes);           // what it waits for
+void client_say_state(const struct client *client, char *text, size_t bytes);    // what it waits for
 // False, with the reason, when something that the client was told is durable is not, or its window is over its bounds.
 bool client_account_holds(const struct client *client, bool is_end, char text[SIM_TEXT_MAX]);
 
 // For program.c.
 struct recorder *client_recorder(struct client *client);
-void client_begin_read(struct client *client, struct value *value);     // takes the reader's reference; program_read or program_failed follows
-void client_begin_flush(struct client *client);                         // program_flushed or program_failed follows
+void client_begin_read(struct client *client,
+                       struct value *value);       // takes the reader's reference; program_read or program_failed follows
+void client_begin_flush(struct client *client);    // program_flushed or program_failed follows
 // An error that the program met: counted where it is an answer in this world, else the run fails.
 void client_met_error(struct client *client, enum dj_error error, const char *text);
 void client_wrong(struct client *client, const char *format, ...) DJ_PRINTF(2, 3);

@@ -14,16 +14,19 @@
 
 enum { WORKERS_MAX = 3, CLIENTS_MAX = 2, STEPS_MIN = 120, STEPS_MAX = 400, RUN_STEPS_MAX = 2000000 };
 #define REGION_BYTES ((uint64_t)2 << 20)
-#define TROUBLE_NS ((uint64_t)1000000000)       // faults come within this much time
-#define PATIENCE_NS ((uint64_t)120000000000)    // after the last fault every client must be done
-#define REST_NS ((uint64_t)3000000000)          // then everything comes to rest, at once ...
+#define TROUBLE_NS ((uint64_t)1000000000)                   // faults come within this much time
+#define PATIENCE_NS ((uint64_t)120000000000)                // after the last fault every client must be done
+#define REST_NS ((uint64_t)3000000000)                      // then everything comes to rest, at once ...
 #define GRACE_NS (HEAD_GRACE_NS + (uint64_t)10000000000)    // ... or when the head has given up those who went without a word
-#define BREAK_APART_NS ((uint64_t)60000000)     // between two losses of one link, so that each can be remade
+enum { BREAK_APART_DELAYS = 12 };                           // between two losses of a client's link, so that each can be remade
 
 // Values that the program read and lost with a worker come back as leaves of any size, each rounded up to 64 bytes.
 enum { ROUNDING_BYTES = 512 };
 
-struct import { uint64_t session, counter; uint32_t epoch; };
+struct import {
+    uint64_t session, counter;
+    uint32_t epoch;
+};
 
 struct cluster {
     struct sim *sim;
@@ -39,12 +42,13 @@ struct cluster {
     struct closure closure;
     struct import *import;
     uint32_t imports, import_capacity;
-    uint64_t steps;
+    uint64_t steps, delay_max_ns;
 };
 
 const char *cluster_faults_name(enum cluster_faults faults)
 {
-    static const char *const names[FAULTS_KINDS] = {"none", "client links", "any link", "worker deaths", "head deaths", "client deaths", "stillness", "all"};
+    static const char *const names[FAULTS_KINDS] = {"none",        "client links",  "any link",  "worker deaths",
+                                                    "head deaths", "client deaths", "stillness", "all"};
     return names[faults];
 }
 
@@ -67,10 +71,8 @@ static bool may_fail(void *context, enum dj_error error)
     case DJ_E_NO_DEVICE:
     case DJ_E_NO_HEAD:
     case DJ_E_WORKER_LOST:
-    case DJ_E_WINDOW_FULL:
-        return true;
-    default:
-        return false;
+    case DJ_E_WINDOW_FULL: return true;
+    default: return false;
     }
 }
 
@@ -122,7 +124,8 @@ static struct process *make_head(struct sim *sim, uint32_t node, uint64_t life, 
 
 static void add_head(struct cluster *cluster)
 {
-    cluster->head_config = (struct head_config){.address = "head:1", .version = "sim", .incarnation = prng_next(&cluster->prng), .pid = 1};
+    cluster->head_config = (struct head_config){
+        .address = "head:1", .version = "sim", .incarnation = prng_next(&cluster->prng), .pid = 1};
     cluster->head = sim_add_process(cluster->sim, "head", make_head, &cluster->head_config);
     sim_listen(cluster->sim, cluster->head, "head://head:1");
     sim_listen(cluster->sim, cluster->head, "tcp://head:1");
@@ -156,8 +159,13 @@ static void add_client(struct cluster *cluster, uint32_t index)
 {
     struct client_config *config = &cluster->client_config[index];
     *config = (struct client_config){
-        .seed = prng_next(&cluster->prng), .steps = (uint32_t)prng_between(&cluster->prng, STEPS_MIN, STEPS_MAX), .head_node = cluster->head,
-        .pool_devices = prng_chance(&cluster->prng, 1, 2) ? cluster->workers : 0, .may_fail = may_fail, .imported = imported, .context = cluster,
+        .seed = prng_next(&cluster->prng),
+        .steps = (uint32_t)prng_between(&cluster->prng, STEPS_MIN, STEPS_MAX),
+        .head_node = cluster->head,
+        .pool_devices = prng_chance(&cluster->prng, 1, 2) ? cluster->workers : 0,
+        .may_fail = may_fail,
+        .imported = imported,
+        .context = cluster,
         .totals = &cluster->client_totals[index],
     };
     snprintf(config->head, sizeof config->head, "tcp://head:1");
@@ -173,8 +181,9 @@ static void break_client_links(struct sim *sim, void *context)
     struct cluster *cluster = context;
     uint32_t client = cluster->client[prng_between(&cluster->prng, 0, cluster->clients - 1)];
     uint32_t worker = cluster->worker[prng_between(&cluster->prng, 0, cluster->workers - 1)];
+    uint64_t apart_ns = BREAK_APART_DELAYS * cluster->delay_max_ns;
     sim_break_links(sim, client, worker);
-    uint64_t next_ns = sim_now_ns(sim) + prng_between(&cluster->prng, BREAK_APART_NS, 4 * BREAK_APART_NS);
+    uint64_t next_ns = sim_now_ns(sim) + prng_between(&cluster->prng, apart_ns, 4 * apart_ns);
     if (next_ns < TROUBLE_NS)
         sim_at(sim, next_ns, break_client_links, cluster);
 }
@@ -182,7 +191,8 @@ static void break_client_links(struct sim *sim, void *context)
 static void unleash(struct cluster *cluster)
 {
     struct sim *sim = cluster->sim;
-    struct sim_chaos chaos = {.until_ns = TROUBLE_NS, .restart_max_ns = 400000000, .pause_max_ns = 1500000000, .partition_max_ns = 1500000000};
+    struct sim_chaos chaos = {
+        .until_ns = TROUBLE_NS, .restart_max_ns = 400000000, .pause_max_ns = 1500000000, .partition_max_ns = 1500000000};
     bool is_all = cluster->faults == FAULTS_ALL;
     uint64_t mean_ns = prng_between(&cluster->prng, 50000000, 300000000);
     if (cluster->faults == FAULTS_NONE)
@@ -244,8 +254,11 @@ static void check_rest(struct cluster *cluster)
             sim_fail(cluster->sim, "nothing answered lost: %.400s", text);
     for (uint32_t i = 0; i < cluster->workers; i++) {
         const struct wire_heartbeat *last = &cluster->spy_totals[i].last;
-        if (sim_is_alive(cluster->sim, cluster->worker[i]) && (last->sessions > 0 || last->queued > 0 || last->memory_used_bytes > last->leaf_bytes + ROUNDING_BYTES))
-            sim_fail(cluster->sim, "memory comes back: %s holds %u sessions, %u runs, %" PRIu64 " bytes of which %" PRIu64 " are leaves, and nobody is left",
+        if (sim_is_alive(cluster->sim, cluster->worker[i]) &&
+            (last->sessions > 0 || last->queued > 0 || last->memory_used_bytes > last->leaf_bytes + ROUNDING_BYTES))
+            sim_fail(cluster->sim,
+                     "memory comes back: %s holds %u sessions, %u runs, %" PRIu64 " bytes of which %" PRIu64
+                     " are leaves, and nobody is left",
                      cluster->spy_config[i].worker.name, last->sessions, last->queued, last->memory_used_bytes, last->leaf_bytes);
     }
 }
@@ -257,7 +270,8 @@ static void run(struct cluster *cluster)
         say_who_waits(cluster);
     bool has_deserters = cluster->faults != FAULTS_NONE && cluster->faults != FAULTS_CLIENT_LINKS;
     uint64_t from_ns = sim_now_ns(cluster->sim) < TROUBLE_NS ? TROUBLE_NS : sim_now_ns(cluster->sim);
-    if (sim_failure(cluster->sim) == NULL && sim_run_until(cluster->sim, NULL, NULL, from_ns + (has_deserters ? GRACE_NS : REST_NS)))
+    if (sim_failure(cluster->sim) == NULL &&
+        sim_run_until(cluster->sim, NULL, NULL, from_ns + (has_deserters ? GRACE_NS : REST_NS)))
         check_rest(cluster);
 }
 
@@ -293,6 +307,8 @@ struct cluster_result cluster_run(const struct cluster_options *options)
     cluster->faults = (enum cluster_faults)(options->seed % FAULTS_KINDS);
     struct sim_options world = {.seed = options->seed, .is_loud = options->is_loud, .delay_min_ns = 20000};
     world.delay_max_ns = prng_chance(&cluster->prng, 1, 4) ? 15000000 : 2000000;
+    world.task_delay_max_ns = prng_chance(&cluster->prng, 1, 2) ? 3000000 : 100000;
+    cluster->delay_max_ns = world.delay_max_ns;
     if (cluster->faults == FAULTS_ANY_LINK || cluster->faults == FAULTS_ALL)
         world.break_per_million = (uint32_t)prng_between(&cluster->prng, 0, 4000);
     cluster->sim = sim_make(&world);
@@ -305,13 +321,17 @@ struct cluster_result cluster_run(const struct cluster_options *options)
         add_client(cluster, i);
     enum dj_error error = record_scratch_make(&cluster->scratch);
     assert(error == DJ_OK);
-    cluster->closure = (struct closure){.head_node = cluster->head, .scratch = &cluster->scratch, .is_import = is_import, .context = cluster};
+    cluster->closure = (struct closure){
+        .head_node = cluster->head, .scratch = &cluster->scratch, .is_import = is_import, .context = cluster};
     sim_invariant(cluster->sim, "causal closure", closure_holds, &cluster->closure);
     sim_invariant(cluster->sim, "nothing acknowledged lost", accounts_hold, cluster);
     unleash(cluster);
     run(cluster);
-    struct cluster_result result = {.is_ok = sim_failure(cluster->sim) == NULL, .trace = sim_trace(cluster->sim), .virtual_ns = sim_now_ns(cluster->sim),
-                                    .faults = cluster->faults, .sim = sim_stats(cluster->sim)};
+    struct cluster_result result = {.is_ok = sim_failure(cluster->sim) == NULL,
+                                    .trace = sim_trace(cluster->sim),
+                                    .virtual_ns = sim_now_ns(cluster->sim),
+                                    .faults = cluster->faults,
+                                    .sim = sim_stats(cluster->sim)};
     if (!result.is_ok)
         snprintf(result.failure, sizeof result.failure, "%s", sim_failure(cluster->sim));
     sim_free(cluster->sim);

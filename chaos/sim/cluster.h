@@ -16,12 +16,19 @@
 #include "chaos/sim/spy.h"
 
 enum cluster_faults {
-    FAULTS_NONE, FAULTS_CLIENT_LINKS, FAULTS_ANY_LINK, FAULTS_WORKER_DEATH, FAULTS_HEAD_DEATH, FAULTS_CLIENT_DEATH, FAULTS_STILLNESS, FAULTS_ALL,
+    FAULTS_NONE,
+    FAULTS_CLIENT_LINKS,
+    FAULTS_ANY_LINK,
+    FAULTS_WORKER_DEATH,
+    FAULTS_HEAD_DEATH,
+    FAULTS_CLIENT_DEATH,
+    FAULTS_STILLNESS,
+    FAULTS_ALL,
     FAULTS_KINDS
 };
 
 struct cluster_options {
-    uint64_t seed;                      // seed % FAULTS_KINDS is the kind of faults
+    uint64_t seed;    // seed % FAULTS_KINDS is the kind of faults
     bool is_loud;
 };
 
@@ -31,7 +38,7 @@ struct cluster_result {
     uint64_t trace, virtual_ns;
     enum cluster_faults faults;
     struct sim_stats sim;
-    struct client_totals clients;       // sums
+    struct client_totals clients;    // sums
     uint64_t journalled, acknowledged, duplicates, appends;
 };
 
@@ -39,7 +46,12 @@ struct cluster_result cluster_run(const struct cluster_options *options);
 const char *cluster_faults_name(enum cluster_faults faults);
 
 // invariants.c: a claim for sim_invariant; `context` is a struct closure.
-struct closure { uint32_t head_node, checked; struct record_scratch *scratch; bool (*is_import)(void *context, uint64_t session, uint32_t epoch, uint64_t counter); void *context; };
+struct closure {
+    uint32_t head_node, checked;
+    struct record_scratch *scratch;
+    bool (*is_import)(void *context, uint64_t session, uint32_t epoch, uint64_t counter);
+    void *context;
+};
 bool closure_holds(struct sim *sim, void *context, char *text);
 
 #endif

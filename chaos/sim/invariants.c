@@ -29,7 +29,8 @@ static bool is_closed(struct sim *sim, const struct closure *closure, const stru
     }
     const struct record_execution *execution = &record.execution;
     if (sim_store_get(sim, closure->head_node, STORE_PLAN, key, record_key_plan(execution->plan, key)) == NULL) {
-        snprintf(text, SIM_TEXT_MAX, "execution %" PRIu64 " of session %" PRIu64 " is stored, its plan is not", execution->id.counter, execution->id.session);
+        snprintf(text, SIM_TEXT_MAX, "execution %" PRIu64 " of session %" PRIu64 " is stored, its plan is not",
+                 execution->id.counter, execution->id.session);
         return false;
     }
     for (uint32_t i = 0; i < execution->producers; i++) {
@@ -37,8 +38,8 @@ static bool is_closed(struct sim *sim, const struct closure *closure, const stru
         id.counter = execution->producer[i];
         if (has_producer(sim, closure, id))
             continue;
-        snprintf(text, SIM_TEXT_MAX, "execution %" PRIu64 " of session %" PRIu64 " is stored, its producer %" PRIu64 " is not", execution->id.counter,
-                 execution->id.session, id.counter);
+        snprintf(text, SIM_TEXT_MAX, "execution %" PRIu64 " of session %" PRIu64 " is stored, its producer %" PRIu64 " is not",
+                 execution->id.counter, execution->id.session, id.counter);
         return false;
     }
     return true;

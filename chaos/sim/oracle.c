@@ -79,8 +79,8 @@ void shadow_write(struct shadow *shadow, const struct dj_tensor *window, const v
     walk(shadow->bytes, window, (uint8_t *)(uintptr_t)dense, false);
 }
 
-void oracle_run(const struct op_info *op, const struct oracle_input *in, uint32_t n_in, const struct dj_attr *attr, const struct dj_tensor *out,
-                struct shadow *ret[OP_OUTPUTS_MAX])
+void oracle_run(const struct op_info *op, const struct oracle_input *in, uint32_t n_in, const struct dj_attr *attr,
+                const struct dj_tensor *out, struct shadow *ret[OP_OUTPUTS_MAX])
 {
     struct device_tensor input[INPUTS_MAX] = {0}, output[OP_OUTPUTS_MAX] = {0};
     uint8_t *dense[INPUTS_MAX] = {NULL};
@@ -88,7 +88,8 @@ void oracle_run(const struct op_info *op, const struct oracle_input *in, uint32_
     assert(n_in <= INPUTS_MAX);
     for (uint32_t i = 0; i < n_in; i++) {
         if (in[i].shadow == NULL) {
-            input[i] = (struct device_tensor){.is_scalar = true, .scalar = in[i].scalar, .meta = {.dtype = (enum dtype)in[i].scalar_dtype}};
+            input[i] = (struct device_tensor){
+                .is_scalar = true, .scalar = in[i].scalar, .meta = {.dtype = (enum dtype)in[i].scalar_dtype}};
             continue;
         }
         dense[i] = shadow_read(in[i].shadow, in[i].window, &bytes[i]);
@@ -108,7 +109,12 @@ void oracle_run(const struct op_info *op, const struct oracle_input *in, uint32_
             memcpy(region + input[i].offset, dense[i], bytes[i]);
         free(dense[i]);
     }
-    struct device_task task = {.kind = DEVICE_KERNEL, .op = op, .in = input, .out = output, .n_in = n_in, .n_out = op->outputs,
+    struct device_task task = {.kind = DEVICE_KERNEL,
+                               .op = op,
+                               .in = input,
+                               .out = output,
+                               .n_in = n_in,
+                               .n_out = op->outputs,
                                .attr = (const struct attr *)(const void *)attr};
     value_run(region, &task);
     for (uint32_t o = 0; o < op->outputs; o++)

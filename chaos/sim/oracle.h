@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #include "core/ops/op.h"
-#include "frontend/include/djinn/djinn.h"
+#include "frontend/client/recorder/recorder.h"
 
 struct shadow {
     uint32_t holders;
@@ -20,7 +20,7 @@ struct shadow {
 };
 
 struct shadow *shadow_hold(struct shadow *shadow);
-void shadow_drop(struct shadow *shadow);                            // NULL is allowed
+void shadow_drop(struct shadow *shadow);    // NULL is allowed
 
 // A fresh storage that shows `dense` (row-major) through the window.
 struct shadow *shadow_of(const struct dj_tensor *window, const void *dense);
@@ -29,8 +29,13 @@ uint8_t *shadow_read(const struct shadow *shadow, const struct dj_tensor *window
 void shadow_write(struct shadow *shadow, const struct dj_tensor *window, const void *dense);
 
 // One op on windows of shadows: ret[o] shows what out[o], the window that was recorded, must hold. Aborts on what the op does not take.
-struct oracle_input { const struct shadow *shadow; const struct dj_tensor *window; int32_t scalar_dtype; int64_t scalar; };    // shadow NULL: a scalar
-void oracle_run(const struct op_info *op, const struct oracle_input *in, uint32_t n_in, const struct dj_attr *attr, const struct dj_tensor *out,
-                struct shadow *ret[OP_OUTPUTS_MAX]);
+struct oracle_input {
+    const struct shadow *shadow;
+    const struct dj_tensor *window;
+    int32_t scalar_dtype;
+    int64_t scalar;
+};    // shadow NULL: a scalar
+void oracle_run(const struct op_info *op, const struct oracle_input *in, uint32_t n_in, const struct dj_attr *attr,
+                const struct dj_tensor *out, struct shadow *ret[OP_OUTPUTS_MAX]);
 
 #endif

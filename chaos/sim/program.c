@@ -9,22 +9,28 @@
 #include <string.h>
 
 enum { VARS_MAX = 20, ELEMENTS_MAX = 4096, CACHES = 3, WEIGHTS = 6, WIDTH = 8 };
-#define THINK_NS 6000000u               // at most, usually
+#define THINK_NS 6000000u    // at most, usually
 
 // One live tensor: a holder of its cell, and what it must show.
-struct var { struct dj_tensor tensor; struct shadow *shadow; };
+struct var {
+    struct dj_tensor tensor;
+    struct shadow *shadow;
+};
 
 struct program {
     struct client *client;
     struct prng prng;
     uint32_t steps_left, vars, pool_devices;
     struct var var[VARS_MAX];
-    struct var cache[CACHES];           // grow by cat; shadow NULL: not begun
-    struct var weight[WEIGHTS];         // held on to
-    struct var wanted;                  // being read: a hold of its own
+    struct var cache[CACHES];      // grow by cat; shadow NULL: not begun
+    struct var weight[WEIGHTS];    // held on to
+    struct var wanted;             // being read: a hold of its own
 };
 
-static uint64_t below(struct program *program, uint64_t limit) { return prng_between(&program->prng, 0, limit - 1); }
+static uint64_t below(struct program *program, uint64_t limit)
+{
+    return prng_between(&program->prng, 0, limit - 1);
+}
 static const struct recorded_at nowhere;
 
 // Tensors -------------------------------------------------------------------------------------------------------------------
@@ -118,8 +124,8 @@ static bool upload(struct program *program, int device, uint32_t rank, const int
 }
 
 // Records op on vars (and scalars: shadow NULL) and on the oracle. ret[o] get holds of fresh tensors.
-static bool record(struct program *program, uint32_t number, const struct var *in, uint32_t n_in, const struct dj_attr *attr, uint32_t n_attr,
-                   struct var ret[OP_OUTPUTS_MAX])
+static bool record(struct program *program, uint32_t number, const struct var *in, uint32_t n_in, const struct dj_attr *attr,
+                   uint32_t n_attr, struct var ret[OP_OUTPUTS_MAX])
 {
     const struct op_info *op = op_info(number);
     struct dj_arg arg[8] = {0};
@@ -136,7 +142,8 @@ static bool record(struct program *program, uint32_t number, const struct var *i
     }
     struct dj_tensor out[DJ_MAX_OUTPUTS];
     struct fault fault = {0};
-    enum dj_error error = recorder_record(client_recorder(program->client), number, arg, n_in, attr, n_attr, 0, DJ_ANY_DEVICE, nowhere, out, &fault);
+    enum dj_error error = recorder_record(client_recorder(program->client), number, arg, n_in, attr, n_attr, 0, DJ_ANY_DEVICE,
+                                          nowhere, out, &fault);
     if (error != DJ_OK) {
         complain(program, op->name, error, &fault);
         return false;
@@ -148,12 +155,14 @@ static bool record(struct program *program, uint32_t number, const struct var *i
     return true;
 }
 
-static bool record_view(struct program *program, uint32_t number, const struct var *in, const struct dj_attr *attr, uint32_t n_attr, struct var *ret)
+static bool record_view(struct program *program, uint32_t number, const struct var *in, const struct dj_attr *attr,
+                        uint32_t n_attr, struct var *ret)
 {
     struct dj_arg arg = {.kind = DJ_ARG_TENSOR, .tensor = &in->tensor};
     struct fault fault = {0};
     struct dj_tensor out;
-    enum dj_error error = recorder_record(client_recorder(program->client), number, &arg, 1, attr, n_attr, 0, DJ_ANY_DEVICE, nowhere, &out, &fault);
+    enum dj_error error = recorder_record(client_recorder(program->client), number, &arg, 1, attr, n_attr, 0, DJ_ANY_DEVICE,
+                                          nowhere, &out, &fault);
     if (error != DJ_OK) {
         complain(program, op_info(number)->name, error, &fault);
         return false;
@@ -168,7 +177,9 @@ static bool record_view(struct program *program, uint32_t number, const struct v
 static struct var *any_var(struct program *program)
 {
     uint64_t at = below(program, VARS_MAX + WEIGHTS + CACHES);
-    struct var *var = at < VARS_MAX ? &program->var[at] : at < VARS_MAX + WEIGHTS ? &program->weight[at - VARS_MAX] : &program->cache[at - VARS_MAX - WEIGHTS];
+    struct var *var = at < VARS_MAX             ? &program->var[at]
+                      : at < VARS_MAX + WEIGHTS ? &program->weight[at - VARS_MAX]
+                                                : &program->cache[at - VARS_MAX - WEIGHTS];
     if (var->shadow == NULL && program->vars > 0)
         var = &program->var[below(program, program->vars)];
     return var->shadow == NULL ? NULL : var;
@@ -178,7 +189,8 @@ static struct var *any_float(struct program *program)
 {
     for (uint32_t tries = 0; tries < 8; tries++) {
         struct var *var = any_var(program);
-        if (var != NULL && var->tensor.dtype == DTYPE_F32 && var->tensor.rank > 0 && count_of(&var->tensor) > 0 && count_of(&var->tensor) <= ELEMENTS_MAX)
+        if (var != NULL && var->tensor.dtype == DTYPE_F32 && var->tensor.rank > 0 && count_of(&var->tensor) > 0 &&
+            count_of(&var->tensor) <= ELEMENTS_MAX)
             return var;
     }
     return NULL;
@@ -188,7 +200,8 @@ static bool same_sizes(const struct var *a, const struct var *b)
 {
     if (a->tensor.rank != b->tensor.rank || recorder_cell_device(a->tensor.cell) != recorder_cell_device(b->tensor.cell))
         return false;
-    return a->tensor.dtype == b->tensor.dtype && memcmp(a->tensor.size, b->tensor.size, a->tensor.rank * sizeof a->tensor.size[0]) == 0;
+    return a->tensor.dtype == b->tensor.dtype &&
+           memcmp(a->tensor.size, b->tensor.size, a->tensor.rank * sizeof a->tensor.size[0]) == 0;
 }
 
 static struct var *another_like(struct program *program, const struct var *like)
@@ -201,7 +214,10 @@ static struct var *another_like(struct program *program, const struct var *like)
     return NULL;
 }
 
-static struct dj_attr attr_of(uint8_t kind, int64_t value) { return (struct dj_attr){.kind = kind, .value.i = value}; }
+static struct dj_attr attr_of(uint8_t kind, int64_t value)
+{
+    return (struct dj_attr){.kind = kind, .value.i = value};
+}
 
 // Steps ---------------------------------------------------------------------------------------------------------------------
 
@@ -229,8 +245,15 @@ static void step_unary(struct program *program)
 {
     static const uint16_t ops[] = {OP_NEG, OP_EXP, OP_TANH, OP_RELU, OP_SIGMOID, OP_SILU};
     struct var *in = any_float(program), out[OP_OUTPUTS_MAX];
-    if (in != NULL && record(program, ops[below(program, sizeof ops / sizeof ops[0])], in, 1, NULL, 0, out))
-        keep(program, out[0]);
+    if (in == NULL || !record(program, ops[below(program, sizeof ops / sizeof ops[0])], in, 1, NULL, 0, out))
+        return;
+    // Often the only use: the result may then take over the memory, if nobody else reads it.
+    bool is_table = in >= program->var && in < program->var + program->vars;
+    if (below(program, 3) == 0 && is_table)
+        forget(program, (uint32_t)(in - program->var));
+    else if (below(program, 3) == 0 && !is_table)
+        var_drop(program, in);
+    keep(program, out[0]);
 }
 
 static void step_binary(struct program *program)
@@ -242,7 +265,7 @@ static void step_binary(struct program *program)
         return;
     struct var in[2] = {*a, *b};
     if (below(program, 6) == 0)
-        in[1] = (struct var){0};        // a Python number
+        in[1] = (struct var){0};    // a Python number
     if (record(program, ops[below(program, in[1].shadow == NULL ? 2 : 5)], in, 2, NULL, 0, out))
         keep(program, out[0]);
 }
@@ -271,8 +294,8 @@ static void step_max(struct program *program)
 static void step_mm(struct program *program)
 {
     struct var *a = any_float(program), *b = &program->weight[below(program, WEIGHTS)], out[OP_OUTPUTS_MAX];
-    if (a == NULL || b->shadow == NULL || a->tensor.rank != 2 || a->tensor.size[1] != b->tensor.size[0] || a->tensor.size[0] > 64
-        || recorder_cell_device(a->tensor.cell) != recorder_cell_device(b->tensor.cell))
+    if (a == NULL || b->shadow == NULL || a->tensor.rank != 2 || a->tensor.size[1] != b->tensor.size[0] ||
+        a->tensor.size[0] > 64 || recorder_cell_device(a->tensor.cell) != recorder_cell_device(b->tensor.cell))
         return;
     struct var in[2] = {*a, *b};
     if (record(program, OP_MM, in, 2, NULL, 0, out))
@@ -299,7 +322,7 @@ static void step_cache(struct program *program)
     struct var in[2] = {*cache, row};
     const struct dj_attr dim = attr_of(DJ_ATTR_INT, -2);
     if (record(program, OP_CAT, in, 2, &dim, 1, out)) {
-        if (below(program, 6) == 0)
+        if (below(program, 4) == 0)
             keep(program, var_hold(cache));
         if (below(program, 10) == 0) {
             struct var branch[OP_OUTPUTS_MAX], both[2] = {*cache, row};
@@ -319,7 +342,8 @@ static bool view_of(struct program *program, const struct var *in, bool is_for_w
     int64_t start = (int64_t)below(program, (uint64_t)size), end = start + 1 + (int64_t)below(program, (uint64_t)(size - start));
     switch (below(program, is_for_writing ? 2 : 5)) {
     case 0: {
-        const struct dj_attr attr[4] = {attr_of(DJ_ATTR_INT, dim), attr_of(DJ_ATTR_INT, start), attr_of(DJ_ATTR_INT, end), attr_of(DJ_ATTR_INT, 1)};
+        const struct dj_attr attr[4] = {attr_of(DJ_ATTR_INT, dim), attr_of(DJ_ATTR_INT, start), attr_of(DJ_ATTR_INT, end),
+                                        attr_of(DJ_ATTR_INT, 1)};
         return record_view(program, OP_SLICE, in, attr, 4, ret);
     }
     case 1: {
@@ -385,8 +409,8 @@ static void step_to_device(struct program *program)
     if (in == NULL || program->pool_devices < 2)
         return;
     struct fault fault = {0};
-    enum dj_error error = recorder_to_device(client_recorder(program->client), &in->tensor, (int)below(program, program->pool_devices), nowhere,
-                                             &out.tensor, &fault);
+    enum dj_error error = recorder_to_device(client_recorder(program->client), &in->tensor,
+                                             (int)below(program, program->pool_devices), nowhere, &out.tensor, &fault);
     if (error != DJ_OK) {
         complain(program, "a copy to another device", error, &fault);
         return;
@@ -427,9 +451,13 @@ static void step_read(struct program *program)
     client_begin_read(program->client, value);
 }
 
-static const struct { void (*step)(struct program *); uint32_t weight; } steps[] = {
-    {step_leaf, 8},  {step_weight, 4}, {step_unary, 12}, {step_binary, 12}, {step_softmax, 4},   {step_max, 3},     {step_mm, 8},
-    {step_cache, 16}, {step_view, 8},   {step_write, 8},  {step_flush, 6},   {step_to_device, 3}, {step_release, 8}, {step_read, 14},
+static const struct {
+    void (*step)(struct program *);
+    uint32_t weight;
+} steps[] = {
+    {step_leaf, 8},  {step_weight, 4},    {step_unary, 12},  {step_binary, 12}, {step_softmax, 4},
+    {step_max, 3},   {step_mm, 8},        {step_cache, 16},  {step_view, 8},    {step_write, 8},
+    {step_flush, 6}, {step_to_device, 3}, {step_release, 8}, {step_read, 14},
 };
 
 // The program ---------------------------------------------------------------------------------------------------------------
@@ -488,7 +516,8 @@ void program_read(struct program *program, const void *bytes, size_t count)
         at++;
     free(expected);
     if (at < count)
-        client_wrong(program->client, "one value per id: a value of %zu bytes differs from the oracle's from byte %zu on", count, at);
+        client_wrong(program->client, "one value per id: a value of %zu bytes differs from the oracle's from byte %zu on", count,
+                     at);
     var_drop(program, &program->wanted);
 }
 
@@ -505,4 +534,7 @@ void program_failed(struct program *program, enum dj_error error, const char *te
     forget_all(program);
 }
 
-uint32_t program_steps_left(const struct program *program) { return program->steps_left; }
+uint32_t program_steps_left(const struct program *program)
+{
+    return program->steps_left;
+}

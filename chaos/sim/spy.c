@@ -14,9 +14,16 @@
 enum { ENTRIES_MAX = 1 << 18, LINKS_FIRST = 16 };
 
 // One execution that this life journalled or answered.
-struct seen { struct exec_id id; uint64_t number, answer_hash; bool is_journalled, is_answered; };
+struct seen {
+    struct exec_id id;
+    uint64_t number, answer_hash;
+    bool is_journalled, is_answered;
+};
 
-struct attached { uint64_t link, session; uint32_t epoch; };
+struct attached {
+    uint64_t link, session;
+    uint32_t epoch;
+};
 
 struct spy {
     struct sim *sim;
@@ -24,14 +31,17 @@ struct spy {
     struct process *process;
     struct arena *arena;
     struct record_scratch scratch;
-    struct map *executions;             // exec_id -> struct seen
-    struct seen **by_number;            // journalled, in the order of their numbers
+    struct map *executions;     // exec_id -> struct seen
+    struct seen **by_number;    // journalled, in the order of their numbers
     uint32_t numbers, number_capacity, acknowledged;
     struct attached *link;
     uint32_t links, link_capacity;
 };
 
-static struct hash128 key_of(struct exec_id id) { return (struct hash128){.hi = hash_mix(id.session, id.epoch), .lo = id.counter}; }
+static struct hash128 key_of(struct exec_id id)
+{
+    return (struct hash128){.hi = hash_mix(id.session, id.epoch), .lo = id.counter};
+}
 
 static struct seen *see(struct spy *spy, struct exec_id id)
 {
@@ -61,8 +71,9 @@ static void journalled(struct spy *spy, struct exec_id id, uint64_t number)
     struct seen *seen = see(spy, id);
     if (seen->is_journalled) {
         if (seen->number != number)
-            sim_fail(spy->sim, "%s ran execution %" PRIu64 " of session %" PRIu64 " twice in one life", spy->config->worker.name, id.counter, id.session);
-        return;                         // told again after a lost link
+            sim_fail(spy->sim, "%s ran execution %" PRIu64 " of session %" PRIu64 " twice in one life", spy->config->worker.name,
+                     id.counter, id.session);
+        return;    // told again after a lost link
     }
     seen->is_journalled = true;
     seen->number = number;
@@ -142,7 +153,9 @@ static void acknowledged(struct spy *spy, uint64_t last)
         uint8_t key[RECORD_KEY_MAX];
         spy->config->totals->acknowledged++;
         if (sim_store_get(spy->sim, spy->config->head_node, STORE_EXECUTION, key, record_key_execution(id, key)) == NULL)
-            sim_fail(spy->sim, "nothing acknowledged lost: %s may forget execution %" PRIu64 " of session %" PRIu64 ", which is not in the store",
+            sim_fail(spy->sim,
+                     "nothing acknowledged lost: %s may forget execution %" PRIu64 " of session %" PRIu64
+                     ", which is not in the store",
                      spy->config->worker.name, id.counter, id.session);
     }
 }

@@ -11,15 +11,15 @@
 struct spy_config {
     struct worker_config worker;
     uint32_t head_node;
-    struct spy_totals *totals;          // of all lives
+    struct spy_totals *totals;    // of all lives
 };
 
 struct spy_totals {
     uint64_t journalled, acknowledged, duplicates, appends, lives;
-    struct wire_heartbeat last;         // of the present life
+    struct wire_heartbeat last;    // of the present life
 };
 
 extern const struct sim_ops spy_ops;
-void *spy_make(struct sim *sim, uint32_t node, uint64_t life, void *config);       // a sim_make_node; config: struct spy_config
+void *spy_make(struct sim *sim, uint32_t node, uint64_t life, void *config);    // a sim_make_node; config: struct spy_config
 
 #endif

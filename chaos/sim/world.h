@@ -11,10 +11,10 @@
 struct happening {
     uint64_t at_ns, sequence;
     void (*act)(struct sim *sim, struct happening *happening);
-    void (*drop)(struct happening *happening);      // NULL: it holds nothing but `event`
+    void (*drop)(struct happening *happening);    // NULL: it holds nothing but `event`
     uint32_t node;
-    uint64_t life;                                  // of the node, when it matters
-    uint64_t sent;                                  // RECV: the order in which it was sent
+    uint64_t life;    // of the node, when it matters
+    uint64_t sent;    // RECV: the order in which it was sent
     uint64_t number;
     void *pointer;
     struct io_event event;
@@ -24,10 +24,10 @@ struct happening {
 struct sim_link {
     uint32_t node[2];
     uint64_t life[2];
-    bool is_up[2];                      // this end has heard LINK_UP, and neither closed it nor heard LINK_DOWN
-    bool is_cut;                        // nothing more arrives
-    uint64_t arrival_ns[2];             // of the last thing on its way to this end
-    uint64_t request;                   // of end 0, which opened it
+    bool is_up[2];             // this end has heard LINK_UP, and neither closed it nor heard LINK_DOWN
+    bool is_cut;               // nothing more arrives
+    uint64_t arrival_ns[2];    // of the last thing on its way to this end
+    uint64_t request;          // of end 0, which opened it
 };
 
 struct sim_disk;
@@ -48,12 +48,16 @@ struct sim_node {
     struct sim_disk *disk;
     struct sim_device *device[SIM_DEVICES_MAX];
     uint32_t devices;
-    uint64_t sent_last;                 // the latest-sent message that arrived
+    uint64_t sent_last;    // the latest-sent message that arrived
     void (*answered)(void *context, uint64_t request, enum dj_error error, void *result);
     void *answered_context;
 };
 
-struct sim_invariant_claim { const char *name; bool (*holds)(struct sim *, void *, char *); void *context; };
+struct sim_invariant_claim {
+    const char *name;
+    bool (*holds)(struct sim *, void *, char *);
+    void *context;
+};
 
 struct sim {
     struct sim_options options;
@@ -66,7 +70,7 @@ struct sim {
     uint32_t nodes;
     struct sim_link *link;
     uint32_t links, link_capacity;
-    uint64_t healed_ns[SIM_NODES_MAX][SIM_NODES_MAX];       // when the pair can reach each other again
+    uint64_t healed_ns[SIM_NODES_MAX][SIM_NODES_MAX];    // when the pair can reach each other again
     struct sim_invariant_claim invariant[SIM_INVARIANTS_MAX];
     uint32_t invariants;
     struct io_effects effects;
@@ -77,8 +81,9 @@ struct sim {
 
 // sim.c
 struct happening *sim_later(struct sim *sim, uint64_t at_ns, void (*act)(struct sim *, struct happening *));
-struct happening *sim_later_event(struct sim *sim, uint64_t at_ns, uint32_t node, const struct io_event *event);   // to this life of it
-void sim_deliver(struct sim *sim, uint32_t node, struct io_event *event);       // now; takes its holds
+struct happening *sim_later_event(struct sim *sim, uint64_t at_ns, uint32_t node,
+                                  const struct io_event *event);             // to this life of it
+void sim_deliver(struct sim *sim, uint32_t node, struct io_event *event);    // now; takes its holds
 void sim_cancel(struct sim *sim, bool (*is_meant)(const struct happening *happening, const void *context), const void *context);
 uint64_t sim_random(struct sim *sim, uint64_t low, uint64_t high);
 void sim_say(const struct sim *sim, const char *format, ...) DJ_PRINTF(2, 3);
@@ -87,21 +92,21 @@ void sim_say(const struct sim *sim, const char *format, ...) DJ_PRINTF(2, 3);
 void network_send(struct sim *sim, uint32_t node, struct io_effect *effect);    // takes its holds
 void network_open(struct sim *sim, uint32_t node, const struct io_effect *effect);
 void network_close(struct sim *sim, uint32_t node, uint64_t link);
-void network_death(struct sim *sim, uint32_t node);                             // its links, seen from the others
+void network_death(struct sim *sim, uint32_t node);    // its links, seen from the others
 void network_break(struct sim *sim, uint32_t index);
-bool network_break_any(struct sim *sim);                                        // one link between living nodes, if there is one
+bool network_break_any(struct sim *sim);    // one link between living nodes, if there is one
 
 // disk.c
 struct sim_disk *disk_make(void);
 void disk_free(struct sim_disk *disk);
-void disk_use(struct sim *sim, uint32_t node, uint64_t ticket, struct store_batch *batch, bool is_read);   // takes the batch
+void disk_use(struct sim *sim, uint32_t node, uint64_t ticket, struct store_batch *batch, bool is_read);    // takes the batch
 void disk_death(struct sim *sim, uint32_t node);
 
 // device.c
 struct sim_device *device_make(struct sim *sim, uint32_t node, uint32_t index, uint64_t capacity_bytes);
 void device_free(struct sim_device *device);
 struct device_port *device_port_of(struct sim_device *device);
-void device_birth(struct sim_device *device);                                   // memory full of garbage
+void device_birth(struct sim_device *device);    // memory full of garbage
 void device_death(struct sim_device *device);
 
 // value.c

@@ -1,6 +1,7 @@
 // Stream: a session's messages in their order become work. Everything is decoded and checked here, once; run.c then only runs.
 
 #include "core/base/log.h"
+#include "core/base/planted.h"
 #include "gpu_worker/actors/state.h"
 
 #include <stdlib.h>
@@ -279,7 +280,7 @@ enum dj_error worker_stream_execute(struct worker *worker, struct worker_link *l
     }
     uint64_t content = content_of(work);
     plan->last_counter = said->counter;
-    if (said->counter <= session->last_counter) {
+    if (said->counter <= session->last_counter && !(PLANTED(RUN_TWICE) && session->in_flight > 0)) {
         worker_session_repeat(worker, session, said->counter, content, work->answers > 0);
         worker_work_free(work);
         return DJ_OK;
@@ -290,6 +291,8 @@ enum dj_error worker_stream_execute(struct worker *worker, struct worker_link *l
         return DJ_E_NO_MEMORY;
     }
     session->last_counter = said->counter;
+    for (uint32_t i = 0; PLANTED(EARLY_RELEASE) && i < work->releases; i++)
+        exec_release(worker->exec, work->released[i]);
     return enqueue(worker, session, work);
 }
 

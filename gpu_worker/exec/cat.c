@@ -7,6 +7,7 @@
 #include "gpu_worker/exec/state.h"
 
 #include "core/base/assert.h"
+#include "core/base/planted.h"
 #include "core/srg/bindings.h"
 
 #include <stdlib.h>
@@ -58,7 +59,7 @@ static struct buffer *buffer_to_append(const struct lowering *lowering, const st
         if (d != joining->dim && meta->size[d] != grow->size[d])
             return NULL;
     }
-    bool ends_at_mark = meta->size[joining->dim] == buffer->committed;
+    bool ends_at_mark = meta->size[joining->dim] == buffer->committed || PLANTED(STEAL_ROWS);
     return ends_at_mark && joining->out->size[joining->dim] <= grow->size[joining->dim] ? buffer : NULL;
 }
 

@@ -68,7 +68,8 @@ static struct peer *peer_at_worker(const struct protocol *protocol, const struct
     list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
         bool is_there = peer != than && peer->state != PEER_GONE && peer->state != PEER_ASKED;
-        if (is_there && peer->session == protocol->session && peer->epoch == protocol->epoch && peer->grant.incarnation == grant->incarnation)
+        if (is_there && peer->session == protocol->session && peer->epoch == protocol->epoch &&
+            peer->grant.incarnation == grant->incarnation)
             return peer;
     }
     return NULL;
@@ -81,7 +82,8 @@ void peer_granted(struct protocol *protocol, uint64_t now_ns, struct peer *peer,
     struct peer *other = peer_at_worker(protocol, peer, grant);
     if (other != NULL) {
         other->is_home = other->is_home || peer->is_home;
-        peer_lose(protocol, peer, DJ_E_WORKER_LOST, "worker %s serves this session at another place already; what is asked for now goes there", grant->name);
+        peer_lose(protocol, peer, DJ_E_WORKER_LOST,
+                  "worker %s serves this session at another place already; what is asked for now goes there", grant->name);
         return;
     }
     peer->grant = *grant;

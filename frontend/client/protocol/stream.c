@@ -5,6 +5,7 @@
 
 #include "core/base/assert.h"
 #include "core/base/log.h"
+#include "core/base/planted.h"
 #include "frontend/client/protocol/state.h"
 
 enum { OFFER_LEAVES_MAX = 4096, UNSENT_MAX = 64 };
@@ -229,8 +230,10 @@ static enum dj_error send_execute(struct protocol *protocol, struct peer *peer, 
     struct wire_leaf *small = arena_alloc(protocol->arena, (flight->leaves_count + 1) * sizeof *small);
     if (small == NULL)
         return DJ_E_NO_MEMORY;
-    struct wire_execute message = {
-        .counter = flight->counter, .plan = flight->plan_number, .confirmed = peer->confirmed, .leaves = small};
+    struct wire_execute message = {.counter = flight->counter,
+                                   .plan = flight->plan_number,
+                                   .confirmed = PLANTED(EARLY_CONFIRM) ? flight->counter : peer->confirmed,
+                                   .leaves = small};
     message.leaves_count = collect_leaves(protocol, peer, flight, small);
     message.reset = known->history.depth == 0;
     writer_reset(&protocol->delta);
@@ -324,7 +327,7 @@ void stream_send(struct protocol *protocol, struct peer *peer)
             continue;
         if (must_wait(protocol, flight))
             return;
-        enum dj_error error = flight->kind == FLIGHT_IMPORT                       ? send_import(protocol, peer, flight)
+        enum dj_error error = flight->kind == FLIGHT_IMPORT                     ? send_import(protocol, peer, flight)
                               : builds_on(flight, unsent, unsent_count, &cause) ? cause
                                                                                 : send_execute(protocol, peer, flight);
         arena_reset(protocol->arena);
@@ -351,7 +354,8 @@ void stream_restart(struct protocol *protocol, struct peer *peer)
         leaf_forget_peer(protocol->config.leaves, peer->slot);
     list_each (node, &peer->flights) {
         struct flight *flight = list_entry(node, struct flight, node);
-        if (flight->state == FLIGHT_SENT)
+        bool is_forgotten = PLANTED(FORGET_LAST) && node->next == &peer->flights && node->prev != &peer->flights;
+        if (flight->state == FLIGHT_SENT && !is_forgotten)
             flight->state = FLIGHT_WAITING;
     }
 }

@@ -563,6 +563,35 @@ static void a_failed_execution_fails_alone(void **state)
     assert_int_equal(stage->outcome[2].executed, 1);
 }
 
+static void a_lost_link_may_have_lost_leaves_so_they_are_named_again(void **state)
+{
+    struct stage *stage = stage_ready(state);
+    struct wire_execute execute;
+    submit(stage, 1);
+    next(stage, WIRE_PLAN);
+    DECODE(execute, next(stage, WIRE_EXECUTE), &execute);
+    assert_int_equal(execute.leaves_count, 1);
+    down(stage, WORKER_LINK);
+    pass(stage, 200 * MS);
+    open_worker(stage, WORKER_LINK + 1, 0);
+    next(stage, WIRE_PLAN);
+    DECODE(execute, next(stage, WIRE_EXECUTE), &execute);
+    assert_int_equal(execute.leaves_count, 1);
+}
+
+static void a_session_never_has_two_streams_at_one_worker(void **state)
+{
+    struct stage *stage = stage_ready(state);
+    uint32_t home = protocol_place(stage->protocol, stage->now_ns, -1), other = protocol_place(stage->protocol, stage->now_ns, 1);
+    assert_int_not_equal(home, other);
+    struct wire_grant_ask ask;
+    DECODE(grant_ask, next(stage, WIRE_GRANT_ASK), &ask);
+    grant(stage, ask.request, INCARNATION);
+    assert_int_equal(stage->places_lost, 1);
+    nothing_more(stage);
+    assert_int_equal(protocol_place(stage->protocol, stage->now_ns, -1), home);
+}
+
 static void a_large_leaf_is_offered_and_sent_in_chunks_when_needed(void **state)
 {
     struct stage *stage = stage_ready(state);
@@ -671,6 +700,7 @@ CASES(a_submission_is_answered, the_second_of_its_kind_is_a_few_bytes,
       a_head_that_is_not_there_is_named_within_a_second, a_head_that_says_nothing_times_out,
       a_question_is_answered_or_its_failure_is, work_goes_on_when_the_head_is_gone,
       a_lost_head_is_dialled_again_and_the_session_resumed, the_window_is_bounded_and_answers_and_durability_open_it,
-      a_failed_execution_fails_alone, a_large_leaf_is_offered_and_sent_in_chunks_when_needed,
+      a_failed_execution_fails_alone, a_lost_link_may_have_lost_leaves_so_they_are_named_again,
+      a_session_never_has_two_streams_at_one_worker, a_large_leaf_is_offered_and_sent_in_chunks_when_needed,
       rubbish_from_a_worker_loses_it_and_nothing_else, a_worker_that_stops_answering_pings_is_lost,
       whatever_the_links_do_every_submission_has_one_outcome)

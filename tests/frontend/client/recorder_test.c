@@ -355,6 +355,25 @@ static void a_lost_place_loses_its_handles_but_not_the_leaves(void **state)
     bench_drop(bench, &again);
 }
 
+static void what_only_a_lost_result_needed_is_not_submitted(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), y = add(bench, &x, &x), here, lost;
+    bench_flush(bench);
+    recorder_place_lost(bench->recorder, 0, DJ_E_HANDLE_LOST, "the worker w0 died");
+    assert_ok(recorder_to_device(bench->recorder, &x, 1, nowhere, &here, NULL));
+    assert_ok(recorder_to_device(bench->recorder, &y, 1, nowhere, &lost, NULL));
+    struct dj_tensor between = add(bench, &here, &here), sum = add(bench, &between, &lost), other = add(bench, &here, &here);
+    bench_drop(bench, &between);
+    expect(bench, &other, (float[]){0, 2, 4, 6}, 4);
+    bench_drop(bench, &x);
+    bench_drop(bench, &y);
+    bench_drop(bench, &here);
+    bench_drop(bench, &lost);
+    bench_drop(bench, &sum);
+    bench_drop(bench, &other);
+}
+
 static void what_was_read_from_a_lost_place_is_an_input_like_any_leaf(void **state)
 {
     struct bench *bench = bench_make(state);
@@ -412,5 +431,5 @@ CASES(a_sum_is_read_back, a_write_through_a_slice_is_seen_by_the_whole, a_view_m
       a_long_chain_of_dead_ops_does_not_overflow_the_stack, every_step_of_a_loop_is_the_same_plan_and_a_few_bytes,
       what_nobody_else_sees_is_donated_and_what_a_cell_sees_is_not, what_was_read_after_a_plan_is_answered_with_it_the_next_time,
       a_value_used_on_another_device_is_imported_once, a_failed_execution_is_told_to_everything_that_needs_it,
-      a_lost_place_loses_its_handles_but_not_the_leaves, what_was_read_from_a_lost_place_is_an_input_like_any_leaf,
-      after_close_every_tensor_says_why, empty_tensors_need_no_leaf)
+      a_lost_place_loses_its_handles_but_not_the_leaves, what_only_a_lost_result_needed_is_not_submitted,
+      what_was_read_from_a_lost_place_is_an_input_like_any_leaf, after_close_every_tensor_says_why, empty_tensors_need_no_leaf)
