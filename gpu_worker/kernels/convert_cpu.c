@@ -28,13 +28,19 @@
         } \
     }
 
+// One conversion a line, whatever fits on it.
+// clang-format off
 #define FROM_NUMBER(s, S) \
     CONVERT(s, S, byte, uint8_t, x != 0) \
     CONVERT(s, S, u8, uint8_t, x) \
     CONVERT(s, S, i8, int8_t, x) \
     CONVERT(s, S, i16, int16_t, x) \
-    CONVERT(s, S, i32, int32_t, x) CONVERT(s, S, i64, int64_t, x) CONVERT(s, S, f16, uint16_t, half_from_float((float)x)) \
-        CONVERT(s, S, bf16, uint16_t, brain_from_float((float)x)) CONVERT(s, S, f32, float, x) CONVERT(s, S, f64, double, x)
+    CONVERT(s, S, i32, int32_t, x) \
+    CONVERT(s, S, i64, int64_t, x) \
+    CONVERT(s, S, f16, uint16_t, half_from_float((float)x)) \
+    CONVERT(s, S, bf16, uint16_t, brain_from_float((float)x)) \
+    CONVERT(s, S, f32, float, x) \
+    CONVERT(s, S, f64, double, x)
 FROM_NUMBER(byte, uint8_t)
 FROM_NUMBER(i8, int8_t)
 FROM_NUMBER(i16, int16_t)
@@ -47,10 +53,13 @@ FROM_NUMBER(f64, double)
     CONVERT(s, uint16_t, u8, uint8_t, widen(x)) \
     CONVERT(s, uint16_t, i8, int8_t, widen(x)) \
     CONVERT(s, uint16_t, i16, int16_t, widen(x)) \
-    CONVERT(s, uint16_t, i32, int32_t, widen(x)) CONVERT(s, uint16_t, i64, int64_t, widen(x)) \
-        CONVERT(s, uint16_t, f16, uint16_t, half_from_float(widen(x))) \
-            CONVERT(s, uint16_t, bf16, uint16_t, brain_from_float(widen(x))) CONVERT(s, uint16_t, f32, float, widen(x)) \
-                CONVERT(s, uint16_t, f64, double, widen(x))
+    CONVERT(s, uint16_t, i32, int32_t, widen(x)) \
+    CONVERT(s, uint16_t, i64, int64_t, widen(x)) \
+    CONVERT(s, uint16_t, f16, uint16_t, half_from_float(widen(x))) \
+    CONVERT(s, uint16_t, bf16, uint16_t, brain_from_float(widen(x))) \
+    CONVERT(s, uint16_t, f32, float, widen(x)) \
+    CONVERT(s, uint16_t, f64, double, widen(x))
+// clang-format on
 FROM_HALF(f16, half_to_float)
 FROM_HALF(bf16, brain_to_float)
 

@@ -96,7 +96,7 @@ def ask(verb: str, argument: str = "", request: int = 1) -> bytes:
 
 
 def session_open(request: int = 1) -> bytes:
-    return frame(SESSION_OPEN, var(request) + text("tenant") + text("test") + var(7) + zig(-1))
+    return frame(SESSION_OPEN, var(request) + text("tenant") + text("test") + var(7) + zig(-1) + var(0) + var(0))
 
 
 def connect_unix(path: str, timeout: float) -> socket.socket:

@@ -154,7 +154,7 @@ def test_an_idle_worker_is_small_and_quiet(pool: Pool) -> None:
 def test_help_and_version_are_everywhere(pool: Pool) -> None:
     listed = pool.run("--help").stdout
     commands = re.findall(r"^  (\w+)  +\w", listed.partition("Commands:\n")[2].partition("\n\n")[0], re.M)
-    assert {"start", "stop", "status", "plan", "srg", "config", "doctor", "embedded"} <= set(commands)
+    assert {"start", "stop", "status", "plan", "srg", "config", "doctor", "chaos", "embedded"} <= set(commands)
     for command in commands:
         by_option, by_word = pool.run(command, "--help"), pool.run("help", command)
         assert by_option.returncode == by_word.returncode == DONE and by_option.stdout == by_word.stdout, command

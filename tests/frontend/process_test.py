@@ -97,7 +97,7 @@ def test_ctrl_c_interrupts_a_wait(cluster: dict[str, str]) -> None:
 import torch, djinn, time
 djinn.init()
 x = torch.randn(1500, 1500, device="remote_accelerator")
-for _ in range(80):
+for _ in range(300):
     x = (x @ x).tanh()
 print("waiting", flush=True)
 try:
