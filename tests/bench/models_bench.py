@@ -105,12 +105,15 @@ CASES: dict[str, tuple[Callable[[], torch.nn.Module], Callable[[torch.Generator]
 
 def stats_difference(before: dict, after: dict, steps: int) -> str:
     """Per step: where the time and the bytes went."""
+
     def per(name: str) -> float:
         return (after.get(name, 0) - before.get(name, 0)) / steps
 
-    return (f"record {per('record_ns') / 1e6:.3f} ms, flush {per('flush_ns') / 1e6:.3f} ms, wait {per('wait_ns') / 1e6:.3f} ms "
-            f"(bind {per('bind_ns') / 1e6:.3f}, execute {per('execute_ns') / 1e6:.3f}); ops {per('ops_submitted'):.0f}, "
-            f"executions {per('executions'):.2f}, round trips {per('round_trips'):.2f}, bytes out {per('bytes_out'):.0f}, in {per('bytes_in'):.0f}")
+    return (
+        f"record {per('record_ns') / 1e6:.3f} ms, flush {per('flush_ns') / 1e6:.3f} ms, wait {per('wait_ns') / 1e6:.3f} ms "
+        f"(bind {per('bind_ns') / 1e6:.3f}, execute {per('execute_ns') / 1e6:.3f}); ops {per('ops_submitted'):.0f}, "
+        f"executions {per('executions'):.2f}, round trips {per('round_trips'):.2f}, bytes out {per('bytes_out'):.0f}, in {per('bytes_in'):.0f}"
+    )
 
 
 def run_case(name: str, rounds: int, djinn: object, pool: bench.Pool) -> None:

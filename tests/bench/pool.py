@@ -47,7 +47,9 @@ class Pool:
         return line.rsplit(" ", 1)[1].strip()
 
     def status(self) -> dict:
-        answer = subprocess.run([DJINN, "status", "--json"], env=self.environment, capture_output=True, text=True, timeout=10, check=True)
+        answer = subprocess.run(
+            [DJINN, "status", "--json"], env=self.environment, capture_output=True, text=True, timeout=10, check=True
+        )
         return json.loads(answer.stdout)
 
     def wait_workers(self, count: int) -> None:

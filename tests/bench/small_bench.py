@@ -52,12 +52,15 @@ def empty_call(djinn: object) -> None:
         times.append(time.perf_counter() - start)
     after = djinn.stats()
     out, into = (after[k] - before[k] for k in ("bytes_out", "bytes_in"))
-    print(f"empty warm call: p50 {statistics.median(times) * 1e6:.1f} us, p95 {bench.percentile(times, 95) * 1e6:.1f} us; "
-          f"{out / 500:.0f} bytes out, {into / 500:.0f} in")
+    print(
+        f"empty warm call: p50 {statistics.median(times) * 1e6:.1f} us, p95 {bench.percentile(times, 95) * 1e6:.1f} us; "
+        f"{out / 500:.0f} bytes out, {into / 500:.0f} in"
+    )
 
 
 def idle(pool: bench.Pool) -> None:
     """Resident memory and CPU of head and worker over two idle seconds."""
+
     def ticks(pid: int) -> int:
         fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
         return int(fields[11]) + int(fields[12])
@@ -69,15 +72,22 @@ def idle(pool: bench.Pool) -> None:
         time.sleep(2)
         for name, process, old, start in zip(("head", "worker"), fresh.processes, before, fresh.started_s, strict=True):
             rss = next(int(line.split()[1]) for line in open(f"/proc/{process.pid}/status") if line.startswith("VmRSS"))
-            print(f"idle {name}: {rss / 1024:.1f} MiB resident, {(ticks(process.pid) - old) / 2:.2f} % of a core; ready {start * 1e3:.0f} ms after start")
+            print(
+                f"idle {name}: {rss / 1024:.1f} MiB resident, {(ticks(process.pid) - old) / 2:.2f} % of a core; ready {start * 1e3:.0f} ms after start"
+            )
     finally:
         fresh.close()
 
 
 def embedded_start() -> None:
-    code = ("import os, time; os.environ.pop('DJINN_ADDRESS', None)\nimport torch, djinn\n"
-            "start = time.perf_counter(); djinn.init(); print((time.perf_counter() - start) * 1e3)")
-    times = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout) for _ in range(3)]
+    code = (
+        "import os, time; os.environ.pop('DJINN_ADDRESS', None)\nimport torch, djinn\n"
+        "start = time.perf_counter(); djinn.init(); print((time.perf_counter() - start) * 1e3)"
+    )
+    times = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout)
+        for _ in range(3)
+    ]
     print(f"embedded djinn.init(): {statistics.median(times):.0f} ms")
 
 

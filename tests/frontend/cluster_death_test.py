@@ -155,7 +155,9 @@ def test_a_generation_goes_on_without_a_head_and_a_new_head_learns_it(live: Pool
     wait_until(lambda: live.status()["store"]["executions"] >= before + 20, 15, "the journal is sent again")
     wait_until(lambda: any(row["connected"] for row in live.status()["sessions"]), 5, "the session is resumed")
     client.run("for _ in range(5): (cache * 2).sum().item()")
-    wait_until(lambda: client.run("djinn.stats()['executions_unacknowledged']") == 0, 10, "the new head's watermark empties the window")
+    wait_until(
+        lambda: client.run("djinn.stats()['executions_unacknowledged']") == 0, 10, "the new head's watermark empties the window"
+    )
     assert client.run("cache.shape[0]") == rows + 20
     assert client.run(f"[float(cache[-1].sum().item()), {FRESH}][1]", timeout=20)
     second = live.client()
