@@ -172,7 +172,7 @@ static void message_arrives(struct sim *sim, struct happening *happening)
     uint32_t to = link->node[side], from = link->node[1 - side];
     bool can_arrive = !link->is_cut && link->is_up[side] && sim->node[to].is_alive && sim->node[to].life == link->life[side];
     if (can_arrive && sim->healed_ns[to][from] > sim->now_ns) {
-        struct happening *again = sim_later(sim, sim->healed_ns[to][from], message_arrives);
+        struct happening *again = sim_put_off(sim, happening, sim->healed_ns[to][from]);
         again->number = happening->number;
         again->sent = happening->sent;
         again->event = happening->event;

@@ -51,12 +51,12 @@ static void sift_down(struct sim *sim, uint32_t at)
     sim->heap[at] = moving;
 }
 
-struct happening *sim_later(struct sim *sim, uint64_t at_ns, void (*act)(struct sim *, struct happening *))
+static struct happening *later_as(struct sim *sim, uint64_t at_ns, uint64_t sequence, void (*act)(struct sim *, struct happening *))
 {
     struct happening *happening = calloc(1, sizeof *happening);
     assert(happening != NULL);
     happening->at_ns = at_ns < sim->now_ns ? sim->now_ns : at_ns;
-    happening->sequence = sim->sequence++;
+    happening->sequence = sequence;
     happening->act = act;
     if (sim->heap_count == sim->heap_capacity) {
         sim->heap_capacity = sim->heap_capacity == 0 ? HEAP_FIRST : sim->heap_capacity * 2;
@@ -66,6 +66,16 @@ struct happening *sim_later(struct sim *sim, uint64_t at_ns, void (*act)(struct 
     sim->heap[sim->heap_count++] = happening;
     sift_up(sim, sim->heap_count - 1);
     return happening;
+}
+
+struct happening *sim_later(struct sim *sim, uint64_t at_ns, void (*act)(struct sim *, struct happening *))
+{
+    return later_as(sim, at_ns, sim->sequence++, act);
+}
+
+struct happening *sim_put_off(struct sim *sim, const struct happening *happening, uint64_t at_ns)
+{
+    return later_as(sim, at_ns, happening->sequence, happening->act);
 }
 
 static struct happening *take_next(struct sim *sim)

@@ -81,6 +81,8 @@ struct sim {
 
 // sim.c
 struct happening *sim_later(struct sim *sim, uint64_t at_ns, void (*act)(struct sim *, struct happening *));
+// The same again at a later time, in its old place among what happens then: a link delivers in order, also what a partition held up.
+struct happening *sim_put_off(struct sim *sim, const struct happening *happening, uint64_t at_ns);
 struct happening *sim_later_event(struct sim *sim, uint64_t at_ns, uint32_t node,
                                   const struct io_event *event);             // to this life of it
 void sim_deliver(struct sim *sim, uint32_t node, struct io_event *event);    // now; takes its holds
