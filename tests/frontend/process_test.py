@@ -94,7 +94,8 @@ def test_a_forked_child_is_told_and_can_have_its_own_session() -> None:
 
 def test_ctrl_c_interrupts_a_wait(cluster: dict[str, str]) -> None:
     program = """
-import torch, djinn, time
+import signal, torch, djinn, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 djinn.init()
 x = torch.randn(1500, 1500, device="remote_accelerator")
 for _ in range(300):

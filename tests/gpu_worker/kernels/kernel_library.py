@@ -1,7 +1,7 @@
 """The CPU kernel table through ctypes, on the memory of PyTorch tensors.
 
 `call` infers the outputs with core/ops, runs one kernel and returns new tensors. DJINN_KERNELS_LIB names the library (the tests'
-CMakeLists.txt builds it as build/*/lib/libdjinn_kernels_test.so); without it the newest one under build/ is taken.
+CMakeLists.txt builds it); without it build/lib/libdjinn_kernels_test.so is taken. A sanitizer's build cannot be loaded here.
 """
 
 from __future__ import annotations
@@ -76,9 +76,8 @@ def _find_library() -> pathlib.Path | None:
     named = os.environ.get("DJINN_KERNELS_LIB")
     if named:
         return pathlib.Path(named)
-    build = pathlib.Path(__file__).resolve().parents[3] / "build"
-    found = sorted(build.glob("**/lib/libdjinn_kernels_test.so"), key=lambda p: p.stat().st_mtime)
-    return found[-1] if found else None
+    built = pathlib.Path(__file__).resolve().parents[3] / "build" / "lib" / "libdjinn_kernels_test.so"
+    return built if built.exists() else None
 
 
 PATH = _find_library()
