@@ -22,7 +22,7 @@ struct worker_options {
     const char *state;                  // folder with the token
     const char *name;                   // NULL: HOST-PID
     uint32_t threads;                   // 0: as many as there are cores
-    uint64_t memory_bytes;              // 0: 80 % of the machine's
+    uint64_t memory_bytes;              // 0: 64 % of the machine's
     enum gpu_choice gpus;
     uint32_t gpu_count;                 // for GPUS_SOME
     uint32_t grace_s;                   // how long a client that is gone is waited for; 0: the worker's default

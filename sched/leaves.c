@@ -141,7 +141,6 @@ void leaf_stored(struct head *head, struct head_ticket *ticket, enum dj_error er
     }
     leaf->is_stored = true;
     head->leaves_stored++;
-    head->leaf_bytes_stored += bytes;
     struct wire_leaf named = {.content = leaf->content, .bytes = bytes};
     struct wire_leaf_ok ok = {.durable = true, .leaves = &named, .leaves_count = 1};
     // Every worker hears of it: others may have offered the same leaf while it was on its way.

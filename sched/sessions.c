@@ -187,7 +187,6 @@ void session_admitted(struct head *head, struct head_worker *worker, const struc
         struct head_grant *grant = &session->grant[i];
         if (grant->worker != worker || grant->request == 0)
             continue;
-        grant->is_admitted = true;
         if (session->link != 0)
             send_grant(head, session, grant);
         grant->request = 0;

@@ -50,7 +50,6 @@ struct head_grant {
     struct hash128 secret;
     uint32_t device_index;
     uint64_t request;    // while waiting for ADMITTED
-    bool is_admitted;
     char reason[REASON_MAX];    // why this worker
 };
 
@@ -153,7 +152,7 @@ struct head {
     struct head_worker *device[HEAD_DEVICES_MAX];    // pool numbering: remote_accelerator:N
     uint32_t devices;                                // one past the highest in use
     uint64_t next_session, next_transfer, assembly_bytes;
-    uint64_t executions_stored, leaf_bytes_stored;
+    uint64_t executions_stored;
     uint32_t leaves_stored, sessions_stored;
     uint64_t started_ns;
     uint64_t stopping_since_ns, stop_link, stop_request;    // who asked it to stop, once somebody has

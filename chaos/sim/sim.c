@@ -51,7 +51,8 @@ static void sift_down(struct sim *sim, uint32_t at)
     sim->heap[at] = moving;
 }
 
-static struct happening *later_as(struct sim *sim, uint64_t at_ns, uint64_t sequence, void (*act)(struct sim *, struct happening *))
+static struct happening *later_as(struct sim *sim, uint64_t at_ns, uint64_t sequence,
+                                  void (*act)(struct sim *, struct happening *))
 {
     struct happening *happening = calloc(1, sizeof *happening);
     assert(happening != NULL);
