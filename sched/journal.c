@@ -26,14 +26,13 @@ static void mark(struct head_ticket *ticket, struct exec_id id)
 {
     uint32_t at = 0;
 
-    while (at < ticket->marks && (ticket->mark[at].session != id.session || ticket->mark[at].epoch != id.epoch))
+    while (at < ticket->marks && ticket->mark[at].session != id.session)
         at++;
     if (at == sizeof ticket->mark / sizeof ticket->mark[0])
         return;    // the session's next batch raises its watermark
     if (at == ticket->marks) {
         ticket->marks++;
         ticket->mark[at].session = id.session;
-        ticket->mark[at].epoch = id.epoch;
     }
     ticket->mark[at].executions++;
     if (ticket->mark[at].counter < id.counter)
@@ -123,7 +122,7 @@ void journal_done(struct head *head, struct head_ticket *ticket, enum dj_error e
     // A session's executions on several workers become durable in no common order: the mark is one worker's.
     for (uint32_t i = 0; i < ticket->marks; i++) {
         struct head_session *session = map_get(head->sessions, map_key(ticket->mark[i].session));
-        if (session == NULL || session->epoch != ticket->mark[i].epoch)
+        if (session == NULL)
             continue;
         session->executions += ticket->mark[i].executions;
         if (session->watermark < ticket->mark[i].counter)

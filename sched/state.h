@@ -119,7 +119,7 @@ struct head_ticket {
     uint64_t incarnation;    // JOURNAL: of the worker whose stream it is
     struct {
         uint64_t session;
-        uint32_t epoch, executions;
+        uint32_t executions;
         uint64_t counter;
     } mark[64];
 };

@@ -135,7 +135,7 @@ static void note_watermark(struct account *account, const struct blob *body)
 static bool is_durable(const struct account *account, const struct deed *deed)
 {
     uint8_t key[RECORD_KEY_MAX];
-    struct exec_id id = {.session = deed->session, .epoch = deed->epoch, .counter = deed->counter};
+    struct exec_id id = {.session = deed->session, .counter = deed->counter};
     return sim_store_get(account->sim, account->head_node, STORE_EXECUTION, key, record_key_execution(id, key)) != NULL;
 }
 

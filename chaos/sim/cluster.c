@@ -87,11 +87,11 @@ static void imported(void *context, uint64_t session, uint32_t epoch, uint64_t c
     cluster->import[cluster->imports++] = (struct import){.session = session, .epoch = epoch, .counter = counter};
 }
 
-static bool is_import(void *context, uint64_t session, uint32_t epoch, uint64_t counter)
+static bool is_import(void *context, uint64_t session, uint64_t counter)
 {
     const struct cluster *cluster = context;
     for (uint32_t i = 0; i < cluster->imports; i++)
-        if (cluster->import[i].session == session && cluster->import[i].epoch == epoch && cluster->import[i].counter == counter)
+        if (cluster->import[i].session == session && cluster->import[i].counter == counter)
             return true;
     return false;
 }

@@ -49,7 +49,7 @@ const char *cluster_faults_name(enum cluster_faults faults);
 struct closure {
     uint32_t head_node, checked;
     struct record_scratch *scratch;
-    bool (*is_import)(void *context, uint64_t session, uint32_t epoch, uint64_t counter);
+    bool (*is_import)(void *context, uint64_t session, uint64_t counter);
     void *context;
 };
 bool closure_holds(struct sim *sim, void *context, char *text);

@@ -15,7 +15,7 @@ static bool has_producer(struct sim *sim, const struct closure *closure, struct 
     if (sim_store_get(sim, closure->head_node, STORE_EXECUTION, key, record_key_execution(id, key)) != NULL)
         return true;
     // A value that came from another worker counts as an execution of its own, which nobody journals: its origin is stored by that worker.
-    return closure->is_import(closure->context, id.session, id.epoch, id.counter);
+    return closure->is_import(closure->context, id.session, id.counter);
 }
 
 static bool is_closed(struct sim *sim, const struct closure *closure, const struct store_entry *entry, char *text)

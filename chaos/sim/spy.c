@@ -40,7 +40,7 @@ struct spy {
 
 static struct hash128 key_of(struct exec_id id)
 {
-    return (struct hash128){.hi = hash_mix(id.session, id.epoch), .lo = id.counter};
+    return (struct hash128){.hi = hash_mix(id.session, 1), .lo = id.counter};
 }
 
 static struct seen *see(struct spy *spy, struct exec_id id)
@@ -113,7 +113,7 @@ static void hear_answer(struct spy *spy, uint64_t link, const struct blob *body,
     uint64_t hash = bulk_bytes == 0 ? 1 : hash64(bulk->data, bulk_bytes);
     for (uint32_t i = 0; i < answer.outputs_count; i++)
         hash = hash_mix(hash, hash64_seed(answer.outputs[i].data, answer.outputs[i].data_bytes, answer.outputs[i].output));
-    struct seen *seen = see(spy, (struct exec_id){.session = at->session, .epoch = at->epoch, .counter = answer.counter});
+    struct seen *seen = see(spy, (struct exec_id){.session = at->session, .counter = answer.counter});
     if (seen->is_answered) {
         spy->config->totals->duplicates++;
         if (seen->answer_hash != hash)

@@ -18,11 +18,13 @@ enum store_table {
     STORE_META = 1,         // "generation", "schema"
     STORE_PLAN = 2,         // fingerprint -> srg.proto bytes
     STORE_ANNOTATION = 3,   // fingerprint -> annotations
-    STORE_EXECUTION = 4,    // (session, epoch, counter) -> execution record
+    STORE_EXECUTION = 4,    // (session, counter) -> execution or import record
     STORE_SESSION = 5,      // session -> session record
     STORE_LEAF = 6,         // content hash -> the leaf's bytes (as a file above 64 KB)
     STORE_WORKER = 7,       // worker name -> worker record
-    STORE_TABLES = 8
+    STORE_CHECKPOINT = 8,   // (session, counter, output) -> checkpoint record
+    STORE_TAG = 9,          // hash of (tenant, name) -> tag record
+    STORE_TABLES = 10
 };
 
 enum store_verb { STORE_PUT, STORE_PUT_IF_ABSENT, STORE_DELETE, STORE_GET, STORE_SCAN };

@@ -8,7 +8,7 @@
 
 struct hash128 exec_id_key(struct exec_id id)
 {
-    return (struct hash128){.hi = hash_mix(hash_mix(0, id.session), id.epoch), .lo = id.counter};
+    return (struct hash128){.hi = hash_mix(0, id.session), .lo = id.counter};
 }
 
 struct hash128 handle_key(struct handle handle)
@@ -20,7 +20,7 @@ struct hash128 handle_key(struct handle handle)
 
 const char *exec_id_text(struct exec_id id, char text[EXEC_ID_TEXT])
 {
-    snprintf(text, EXEC_ID_TEXT, "%" PRIu64 ".%" PRIu32 ".%" PRIu64, id.session, id.epoch, id.counter);
+    snprintf(text, EXEC_ID_TEXT, "%" PRIu64 ".%" PRIu32 ".%" PRIu64, id.session, exec_epoch(id.counter), exec_number(id.counter));
     return text;
 }
 
@@ -51,11 +51,11 @@ static bool take_number(const char **text, uint64_t max, uint64_t *ret)
 
 static bool take_exec_id(const char **text, struct exec_id *ret)
 {
-    uint64_t session, epoch, counter;
-    if (!take_number(text, UINT64_MAX, &session) || *(*text)++ != '.' || !take_number(text, UINT32_MAX, &epoch) ||
-        *(*text)++ != '.' || !take_number(text, UINT64_MAX, &counter))
+    uint64_t session, epoch, number;
+    if (!take_number(text, UINT64_MAX, &session) || *(*text)++ != '.' || !take_number(text, EPOCHS_MAX, &epoch) || epoch == 0 ||
+        *(*text)++ != '.' || !take_number(text, exec_number(UINT64_MAX), &number))
         return false;
-    *ret = (struct exec_id){.session = session, .epoch = (uint32_t)epoch, .counter = counter};
+    *ret = (struct exec_id){.session = session, .counter = exec_counter((uint32_t)epoch, number)};
     return true;
 }
 
@@ -81,7 +81,6 @@ bool handle_parse(const char *text, struct handle *ret)
 void exec_id_write(struct writer *writer, struct exec_id id)
 {
     write_var(writer, id.session);
-    write_var(writer, id.epoch);
     write_var(writer, id.counter);
 }
 
@@ -89,7 +88,6 @@ struct exec_id exec_id_read(struct reader *reader)
 {
     struct exec_id id;
     id.session = read_var(reader);
-    id.epoch = (uint32_t)read_var_max(reader, UINT32_MAX);
     id.counter = read_var(reader);
     return id;
 }

@@ -117,7 +117,9 @@ static void write_execution(struct writer *writer, const struct record_execution
     write_bytes(writer, record->delta, record->delta_length);
     write_bits(writer, &record->keep);
     write_bits(writer, &record->donate);
+    write_bytes(writer, record->gone, record->gone_bytes);
     write_var(writer, record->numerics);
+    write_var(writer, record->cost_ns);
     write_var(writer, record->attempt);
     write_var(writer, record->producers);
     uint64_t after = record->id.counter;
@@ -177,7 +179,10 @@ static void read_execution(struct reader *reader, struct record_scratch *scratch
     ret->delta_length = (uint32_t)length;
     ret->keep = read_bits(reader, scratch->keep, &scratch->keep_bytes);
     ret->donate = read_bits(reader, scratch->donate, &scratch->donate_bytes);
+    ret->gone = read_bytes(reader, RECORD_GONE_BYTES_MAX, &length);
+    ret->gone_bytes = (uint32_t)length;
     ret->numerics = (uint32_t)read_var_max(reader, UINT32_MAX);
+    ret->cost_ns = read_var(reader);
     ret->attempt = (uint32_t)read_var_max(reader, UINT32_MAX);
     read_producers(reader, ret);
     read_answers(reader, ret);
@@ -212,6 +217,10 @@ static void write_session(struct writer *writer, const struct record_session *re
 {
     write_var(writer, record->session);
     write_var(writer, record->epoch);
+    write_u8(writer, record->recovery);
+    write_u8(writer, record->allows_close);
+    write_u8(writer, record->is_over);
+    write_var(writer, record->replay_limit_ns);
     write_var(writer, record->watermark);
     write_var(writer, record->opened_ns);
     write_var(writer, record->seen_ns);
@@ -224,6 +233,12 @@ static void read_session(struct reader *reader, struct record_session *ret)
 {
     ret->session = read_var(reader);
     ret->epoch = (uint32_t)read_var_max(reader, UINT32_MAX);
+    ret->recovery = read_u8(reader);
+    if (ret->recovery >= LINEAGE_POLICIES)
+        reader_fail(reader, DJ_E_MALFORMED);
+    ret->allows_close = read_u8(reader) != 0;
+    ret->is_over = read_u8(reader) != 0;
+    ret->replay_limit_ns = read_var(reader);
     ret->watermark = read_var(reader);
     ret->opened_ns = read_var(reader);
     ret->seen_ns = read_var(reader);
@@ -258,6 +273,115 @@ static void read_worker(struct reader *reader, struct record_worker *ret)
     read_text(reader, ret->backend, RECORD_TEXT_MAX);
 }
 
+static void write_import(struct writer *writer, const struct record_import *record)
+{
+    exec_id_write(writer, record->id);
+    write_var(writer, record->output);
+    write_var(writer, record->source.counter);
+    write_var(writer, record->source.output);
+    write_var(writer, record->bytes);
+}
+
+static void read_import(struct reader *reader, struct record_import *ret)
+{
+    ret->id = exec_id_read(reader);
+    ret->output = (uint32_t)read_var_max(reader, UINT32_MAX);
+    ret->source.counter = read_var(reader);
+    ret->source.output = (uint32_t)read_var_max(reader, UINT32_MAX);
+    ret->bytes = read_var(reader);
+}
+
+static void write_release(struct writer *writer, const struct record_release *record)
+{
+    write_var(writer, record->session);
+    write_var(writer, record->from);
+    write_bytes(writer, record->gone, record->gone_bytes);
+}
+
+static void read_release(struct reader *reader, struct record_release *ret)
+{
+    size_t length;
+    ret->session = read_var(reader);
+    ret->from = read_var(reader);
+    ret->gone = read_bytes(reader, RECORD_GONE_BYTES_MAX, &length);
+    ret->gone_bytes = (uint32_t)length;
+}
+
+void record_piece_write(struct writer *writer, const struct record_piece *piece)
+{
+    write_hash(writer, piece->content);
+    write_var(writer, (uint64_t)piece->rows);
+    write_var(writer, piece->bytes);
+}
+
+struct record_piece record_piece_read(struct reader *reader)
+{
+    struct record_piece piece = {.content = read_hash(reader)};
+    piece.rows = (int64_t)read_var_max(reader, INT64_MAX);
+    piece.bytes = read_var(reader);
+    return piece;
+}
+
+static void write_checkpoint(struct writer *writer, const struct record_checkpoint *record)
+{
+    assert(record->pieces <= RECORD_PIECES_MAX);
+    handle_write(writer, record->handle);
+    write_meta(writer, &record->meta);
+    write_u8(writer, (uint8_t)record->dim);
+    write_u8(writer, record->is_replica);
+    write_var(writer, record->pieces);
+    write_bytes(writer, record->piece, record->piece_bytes);
+}
+
+// The pieces lie side by side along the dimension and are as long as the value, or the record is refused.
+static void check_pieces(struct reader *reader, const struct record_checkpoint *record)
+{
+    struct reader pieces = reader_make(record->piece, record->piece_bytes);
+    int64_t rows = 0, bytes = 0;
+    for (uint32_t i = 0; i < record->pieces && pieces.error == DJ_OK; i++) {
+        struct record_piece piece = record_piece_read(&pieces);
+        if (!i64_add(rows, piece.rows, &rows) || piece.bytes > INT64_MAX || !i64_add(bytes, (int64_t)piece.bytes, &bytes))
+            reader_fail(reader, DJ_E_MALFORMED);
+    }
+    bool fits = record->meta.rank == 0 ? record->dim == 0 : record->dim < record->meta.rank && rows == record->meta.size[record->dim];
+    if (pieces.error != DJ_OK || reader_left(&pieces) != 0 || !fits || bytes != tensor_bytes(&record->meta))
+        reader_fail(reader, DJ_E_MALFORMED);
+}
+
+static void read_checkpoint(struct reader *reader, struct record_checkpoint *ret)
+{
+    size_t length;
+    ret->handle = handle_read(reader);
+    read_meta(reader, &ret->meta);
+    ret->dim = read_u8(reader);
+    ret->is_replica = read_u8(reader) != 0;
+    ret->pieces = (uint32_t)read_var_max(reader, RECORD_PIECES_MAX);
+    ret->piece = read_bytes(reader, RECORD_PIECES_MAX * 36, &length);
+    ret->piece_bytes = (uint32_t)length;
+    if (reader->error == DJ_OK)
+        check_pieces(reader, ret);
+}
+
+static void write_tag(struct writer *writer, const struct record_tag *record)
+{
+    write_text(writer, record->tenant);
+    write_text(writer, record->name);
+    write_var(writer, record->made_ns);
+    write_var(writer, record->entries);
+    write_bytes(writer, record->entry, record->entry_bytes);
+}
+
+static void read_tag(struct reader *reader, struct record_tag *ret)
+{
+    size_t length;
+    read_text(reader, ret->tenant, RECORD_TEXT_MAX);
+    read_text(reader, ret->name, RECORD_TEXT_MAX);
+    ret->made_ns = read_var(reader);
+    ret->entries = (uint32_t)read_var_max(reader, RECORD_TAG_ENTRIES_MAX);
+    ret->entry = read_bytes(reader, RECORD_BYTES_MAX, &length);
+    ret->entry_bytes = (uint32_t)length;
+}
+
 void record_write(struct writer *writer, const struct record *record)
 {
     write_u8(writer, (uint8_t)record->kind);
@@ -275,6 +399,10 @@ void record_write(struct writer *writer, const struct record *record)
         return;
     case RECORD_SESSION: write_session(writer, &record->session); return;
     case RECORD_WORKER: write_worker(writer, &record->worker); return;
+    case RECORD_IMPORT: write_import(writer, &record->import); return;
+    case RECORD_RELEASE: write_release(writer, &record->release); return;
+    case RECORD_CHECKPOINT: write_checkpoint(writer, &record->checkpoint); return;
+    case RECORD_TAG: write_tag(writer, &record->tag); return;
     }
     bool has_known_kind = false;
     assert(has_known_kind);
@@ -297,6 +425,10 @@ enum dj_error record_read(struct reader *reader, struct record_scratch *scratch,
         break;
     case RECORD_SESSION: read_session(reader, &ret->session); break;
     case RECORD_WORKER: read_worker(reader, &ret->worker); break;
+    case RECORD_IMPORT: read_import(reader, &ret->import); break;
+    case RECORD_RELEASE: read_release(reader, &ret->release); break;
+    case RECORD_CHECKPOINT: read_checkpoint(reader, &ret->checkpoint); break;
+    case RECORD_TAG: read_tag(reader, &ret->tag); break;
     default: reader_fail(reader, DJ_E_MALFORMED);    // keeps an earlier error
     }
     return reader->error;
@@ -328,9 +460,25 @@ size_t record_key_plan(struct hash128 fingerprint, uint8_t key[RECORD_KEY_MAX])
 size_t record_key_execution(struct exec_id id, uint8_t key[RECORD_KEY_MAX])
 {
     put_big(key, id.session, 8);
-    put_big(key + 8, id.epoch, 4);
-    put_big(key + 12, id.counter, 8);
+    put_big(key + 8, id.counter, 8);
+    return 16;
+}
+
+size_t record_key_handle(struct handle handle, uint8_t key[RECORD_KEY_MAX])
+{
+    record_key_execution(handle.execution, key);
+    put_big(key + 16, handle.output, 4);
     return 20;
+}
+
+size_t record_key_tag(const char *tenant, const char *name, uint8_t key[RECORD_KEY_MAX])
+{
+    char both[2 * RECORD_TEXT_MAX];
+    size_t first = strnlen(tenant, RECORD_TEXT_MAX - 1), second = strnlen(name, RECORD_TEXT_MAX - 1);
+    memcpy(both, tenant, first);
+    both[first] = '\0';
+    memcpy(both + first + 1, name, second);
+    return record_key_plan(hash128(both, first + 1 + second), key);
 }
 
 size_t record_key_leaf(struct hash128 content, uint8_t key[RECORD_KEY_MAX])
@@ -359,18 +507,30 @@ size_t record_key(const struct record *record, uint8_t key[RECORD_KEY_MAX])
     case RECORD_LEAF: return record_key_leaf(record->leaf.content, key);
     case RECORD_SESSION: return record_key_session(record->session.session, key);
     case RECORD_WORKER: return record_key_worker(record->worker.name, key);
+    case RECORD_IMPORT: return record_key_execution(record->import.id, key);
+    case RECORD_CHECKPOINT: return record_key_handle(record->checkpoint.handle, key);
+    case RECORD_TAG: return record_key_tag(record->tag.tenant, record->tag.name, key);
+    case RECORD_RELEASE: break;
     }
-    bool has_known_kind = false;
-    assert(has_known_kind);
+    bool has_key = false;
+    assert(has_key);
     return 0;
 }
 
 bool record_key_parse_execution(const uint8_t *key, size_t length, struct exec_id *ret)
 {
+    if (length != 16)
+        return false;
+    *ret = (struct exec_id){.session = get_big(key, 8), .counter = get_big(key + 8, 8)};
+    return true;
+}
+
+bool record_key_parse_handle(const uint8_t *key, size_t length, struct handle *ret)
+{
     if (length != 20)
         return false;
-    *ret = (struct exec_id){.session = get_big(key, 8), .epoch = (uint32_t)get_big(key + 8, 4), .counter = get_big(key + 12, 8)};
-    return true;
+    *ret = (struct handle){.output = (uint32_t)get_big(key + 16, 4)};
+    return record_key_parse_execution(key, 16, &ret->execution);
 }
 
 bool record_key_parse_hash(const uint8_t *key, size_t length, struct hash128 *ret)

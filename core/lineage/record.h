@@ -16,7 +16,21 @@
 #include "core/srg/plan.h"
 
 // Numbers cross the wire and the disk: never reused.
-enum record_kind { RECORD_PLAN = 1, RECORD_EXECUTION = 2, RECORD_LEAF = 3, RECORD_SESSION = 4, RECORD_WORKER = 5 };
+enum record_kind {
+    RECORD_PLAN = 1,
+    RECORD_EXECUTION = 2,
+    RECORD_LEAF = 3,
+    RECORD_SESSION = 4,
+    RECORD_WORKER = 5,
+    RECORD_IMPORT = 6,
+    RECORD_RELEASE = 7,
+    RECORD_CHECKPOINT = 8,
+    RECORD_TAG = 9
+};
+
+// How a session's values are protected (docs/recovery.md). Numbers cross wires and disks.
+enum lineage_policy { LINEAGE_CHECKPOINT = 0, LINEAGE_REPLICATE = 1, LINEAGE_RECOMPUTE = 2, LINEAGE_POLICIES = 3 };
+#define LINEAGE_REPLAY_LIMIT_NS ((uint64_t)1000000000)    // the default
 
 enum {
     RECORD_TEXT_MAX = 128,             // names and addresses, with the NUL
@@ -25,6 +39,11 @@ enum {
     RECORD_PRODUCERS_MAX = 256,        // a record that lists so many may lack some: who needs all decodes the bindings
     RECORD_DELTA_BYTES_MAX = 10 * PLAN_WORDS_MAX,
     RECORD_BITS_MAX = 1 << 18,    // flat outputs (and so inputs) of a plan
+    RECORD_GONE_MAX = 1 << 18,    // handles that one record ends
+    RECORD_GONE_BYTES_MAX = 1 << 20,
+    RECORD_PIECES_MAX = 1 << 13,    // of one checkpointed value
+    RECORD_TAG_ENTRIES_MAX = 1 << 13,
+    RECORD_CHAIN_MAX = 512,       // executions of a plan in a stream until one stands alone
     RECORD_BYTES_MAX = PLAN_BYTES_MAX + 4096,
 };
 
@@ -39,6 +58,22 @@ struct record_bits {
     const uint8_t *bits;    // NULL when bytes is 0
     uint32_t bytes;
 };
+
+// Handles of a session by (counter, output), written by the distance from an execution's counter and the gaps between outputs: a few bytes
+// for the caches of a step.
+struct record_ref {
+    uint64_t counter;
+    uint32_t output;
+};
+// Sorts `ref` and appends it; every counter is below `from`.
+void record_refs_write(struct writer *writer, uint64_t from, struct record_ref *ref, uint32_t count);
+struct record_refs {    // a cursor
+    struct reader reader;
+    uint64_t from, counter;
+    uint32_t left, next;
+};
+struct record_refs record_refs_open(const uint8_t *bytes, uint32_t length, uint64_t from);
+bool record_refs_next(struct record_refs *refs, struct record_ref *ret);    // false at the end, or malformed: refs->reader.error
 
 struct record_answer {
     uint32_t output;
@@ -55,7 +90,10 @@ struct record_execution {
     uint32_t delta_length;
     struct record_bits keep;                    // flat outputs that became handles
     struct record_bits donate;                  // inputs whose memory the execution took
+    const uint8_t *gone;                        // record_refs_write: handles that ended with it (donated or released), ...
+    uint32_t gone_bytes;                        // ... from id.counter
     uint32_t numerics;                          // numerics class
+    uint64_t cost_ns;                           // time on the device
     uint32_t attempt;                           // 0: the first
     uint32_t producers;                         // distinct earlier executions of the session that made its handle inputs ...
     uint64_t producer[RECORD_PRODUCERS_MAX];    // ... by their counters, ascending
@@ -69,9 +107,56 @@ struct record_leaf {
     uint64_t length;
 };
 
+// A value under a new name: it came to another place.
+struct record_import {
+    struct exec_id id;
+    uint32_t output;
+    struct record_ref source;    // of the same session
+    uint64_t bytes;
+};
+
+// Handles that ended outside of any execution.
+struct record_release {
+    uint64_t session;
+    uint64_t from;    // above every counter in it
+    const uint8_t *gone;
+    uint32_t gone_bytes;
+};
+
+// A value whose bytes are leaves: its pieces along `dim`, in order, each contiguous. Rank 0 or one piece: dim 0.
+struct record_piece {
+    struct hash128 content;
+    int64_t rows;    // along dim
+    uint64_t bytes;
+};
+struct record_checkpoint {
+    struct handle handle;
+    struct tensor_meta meta;    // contiguous
+    uint32_t dim;
+    bool is_replica;    // the pieces are with other workers, not in the store
+    uint32_t pieces;
+    const uint8_t *piece;    // record_piece_read, one after the other
+    uint32_t piece_bytes;
+};
+void record_piece_write(struct writer *writer, const struct record_piece *piece);
+struct record_piece record_piece_read(struct reader *reader);
+
+// A named checkpoint of a tenant: RECORD_CHECKPOINT records, one after the other.
+struct record_tag {
+    char tenant[RECORD_TEXT_MAX], name[RECORD_TEXT_MAX];
+    uint64_t made_ns;    // wall clock
+    uint32_t entries;
+    const uint8_t *entry;
+    uint32_t entry_bytes;
+};
+
 struct record_session {
     uint64_t session;
     uint32_t epoch;
+    uint8_t recovery;    // enum lineage_policy
+    bool allows_close;
+    bool is_over;    // closed for good: nothing of it can be asked for
+    uint64_t replay_limit_ns;
     uint64_t watermark;             // the last execution acknowledged
     uint64_t opened_ns, seen_ns;    // wall clock
     char client[RECORD_TEXT_MAX], tenant[RECORD_TEXT_MAX], worker[RECORD_TEXT_MAX];
@@ -94,6 +179,10 @@ struct record {
         struct record_leaf leaf;
         struct record_session session;
         struct record_worker worker;
+        struct record_import import;
+        struct record_release release;
+        struct record_checkpoint checkpoint;
+        struct record_tag tag;
     };
 };
 
@@ -115,12 +204,16 @@ DJ_MUST_USE enum dj_error record_read(struct reader *reader, struct record_scrat
 // Keys in the store: big-endian, so that their order is that of the numbers. Returns the key's length.
 enum { RECORD_KEY_MAX = 64 };
 size_t record_key_plan(struct hash128 fingerprint, uint8_t key[RECORD_KEY_MAX]);    // 16
-size_t record_key_execution(struct exec_id id, uint8_t key[RECORD_KEY_MAX]);        // 20
+size_t record_key_execution(struct exec_id id, uint8_t key[RECORD_KEY_MAX]);        // 16; imports likewise
 size_t record_key_leaf(struct hash128 content, uint8_t key[RECORD_KEY_MAX]);        // 16
 size_t record_key_session(uint64_t session, uint8_t key[RECORD_KEY_MAX]);           // 8
 size_t record_key_worker(const char *name, uint8_t key[RECORD_KEY_MAX]);            // the name's bytes, cut at RECORD_KEY_MAX
+size_t record_key_handle(struct handle handle, uint8_t key[RECORD_KEY_MAX]);        // 20: checkpoints
+size_t record_key_tag(const char *tenant, const char *name, uint8_t key[RECORD_KEY_MAX]);    // 16: a hash of both
+// RECORD_RELEASE has none: it is not stored.
 size_t record_key(const struct record *record, uint8_t key[RECORD_KEY_MAX]);
 bool record_key_parse_execution(const uint8_t *key, size_t length, struct exec_id *ret);
+bool record_key_parse_handle(const uint8_t *key, size_t length, struct handle *ret);
 bool record_key_parse_hash(const uint8_t *key, size_t length, struct hash128 *ret);
 bool record_key_parse_session(const uint8_t *key, size_t length, uint64_t *ret);
 

@@ -119,7 +119,6 @@ void worker_imports_ask(struct worker *worker)
             continue;
         struct handle handle = import->work->handle;
         struct wire_handle named = {.session = handle.execution.session,
-                                    .epoch = handle.execution.epoch,
                                     .counter = handle.execution.counter,
                                     .output = handle.output};
         struct wire_fetch fetch = {.request = ++worker->next_request, .handles = &named, .handles_count = 1};

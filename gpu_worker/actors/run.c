@@ -26,7 +26,7 @@ static void release_all(struct worker *worker, const struct work *work)
 static struct exec_request request_of(const struct work *work)
 {
     static const uint8_t first[] = {1};
-    struct exec_id id = {.session = work->session->id, .epoch = work->session->epoch, .counter = work->counter};
+    struct exec_id id = {.session = work->session->id, .counter = work->counter};
     if (work->kind == WORK_IMPORT)    // counts as its execution's output 0
         return (struct exec_request){.id = id, .kept = first, .kept_bytes = 1};
     return (struct exec_request){.id = id,
@@ -134,7 +134,7 @@ static enum step step_import(struct worker *worker, struct work *work)
     }
     if (work->value == NULL)
         return STEP_WAIT;
-    struct handle handle = {.execution = {.session = work->session->id, .epoch = work->session->epoch, .counter = work->counter}};
+    struct handle handle = {.execution = {.session = work->session->id, .counter = work->counter}};
     struct exec_run *run;
     enum dj_error error = exec_import(worker->exec, handle, &work->meta, work->value, &run, &fault);
     if (error == DJ_OK)

@@ -108,7 +108,7 @@ void worker_session_drop(struct worker *worker, struct session *session)
         worker_work_free(work);
     }
     session->waiting = 0;
-    uint32_t values = exec_session_drop(worker->exec, session->id, session->epoch);
+    uint32_t values = exec_session_drop(worker->exec, session->id);
     log_write(LOG_INFO, "worker", "session over session=%" PRIu64 " values=%u", session->id, values);
     worker_session_free_if_done(worker, session);
 }
@@ -119,7 +119,7 @@ void worker_session_free_if_done(struct worker *worker, struct session *session)
     if (!session->is_gone || session->in_flight > 0)
         return;
     // What was prepared before the end may have become values since.
-    exec_session_drop(worker->exec, session->id, session->epoch);
+    exec_session_drop(worker->exec, session->id);
     session_free(session);
 }
 

@@ -164,7 +164,7 @@ static enum dj_error read_lists(struct work *work, const struct session *session
         if (distance >= said->counter && distance != 0)
             return DJ_E_BINDINGS_INVALID;
         work->released[i] = (struct handle){
-            .execution = {.session = session->id, .epoch = session->epoch, .counter = said->counter - distance},
+            .execution = {.session = session->id, .counter = said->counter - distance},
             .output = output};
     }
     if (reader_left(&answers) != 0 || reader_left(&released) != 0)
@@ -298,7 +298,7 @@ enum dj_error worker_stream_execute(struct worker *worker, struct worker_link *l
 
 static struct handle handle_of(const struct wire_handle *said)
 {
-    return (struct handle){.execution = {.session = said->session, .epoch = said->epoch, .counter = said->counter},
+    return (struct handle){.execution = {.session = said->session, .counter = said->counter},
                            .output = said->output};
 }
 
@@ -371,7 +371,7 @@ enum dj_error worker_stream_release(struct worker *worker, struct worker_link *l
     struct reader reader = reader_make(said->handles, said->handles_bytes);
     for (uint32_t i = 0; i < releases; i++) {
         uint64_t counter = read_var(&reader);
-        work->released[i] = (struct handle){.execution = {.session = session->id, .epoch = session->epoch, .counter = counter},
+        work->released[i] = (struct handle){.execution = {.session = session->id, .counter = counter},
                                             .output = (uint32_t)read_var_max(&reader, UINT32_MAX)};
     }
     if (reader.error != DJ_OK || reader_left(&reader) != 0) {

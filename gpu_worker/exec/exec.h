@@ -131,7 +131,7 @@ void exec_complete(struct exec *exec, struct exec_run *run);
 void exec_run_free(struct exec *exec, struct exec_run *run);            // after exec_complete
 
 bool exec_release(struct exec *exec, struct handle handle);             // false when there is no such handle
-uint32_t exec_session_drop(struct exec *exec, uint64_t session, uint32_t epoch);    // all handles of it; returns how many
+uint32_t exec_session_drop(struct exec *exec, uint64_t session);    // all handles of it; returns how many
 
 // Gives physical memory behind large free spans back to the system; for idle moments.
 void exec_trim(struct exec *exec);

@@ -46,7 +46,7 @@ bool exec_release(struct exec *exec, struct handle handle)
     return true;
 }
 
-uint32_t exec_session_drop(struct exec *exec, uint64_t session, uint32_t epoch)
+uint32_t exec_session_drop(struct exec *exec, uint64_t session)
 {
     // Deletion moves the map's entries, so a pass that drops begins again where it was: an entry moved back is met in the next pass.
     uint32_t dropped = 0, last;
@@ -55,7 +55,7 @@ uint32_t exec_session_drop(struct exec *exec, uint64_t session, uint32_t epoch)
         uint32_t cursor = 0;
         struct value *value;
         while ((value = map_next(exec->value, &cursor, NULL)) != NULL) {
-            if (value->handle.execution.session != session || value->handle.execution.epoch != epoch)
+            if (value->handle.execution.session != session)
                 continue;
             exec_value_drop(exec, value);
             cursor--;

@@ -198,7 +198,7 @@ static struct blob *journal_of(uint64_t session, uint64_t first_counter, uint32_
 
     for (uint32_t i = 0; i < count; i++) {
         struct record record = {.kind = RECORD_EXECUTION};
-        record.execution.id = (struct exec_id){.session = session, .epoch = 1, .counter = first_counter + i};
+        record.execution.id = (struct exec_id){.session = session, .counter = first_counter + i};
         record.execution.plan = (struct hash128){5, 6};
         record_write(&writer, &record);
     }

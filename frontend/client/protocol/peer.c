@@ -268,7 +268,7 @@ void fetch_send(struct protocol *protocol, struct peer *peer, const struct fetch
     if (peer->state != PEER_READY)
         return;
     struct wire_handle handle = {
-        .session = peer->session, .epoch = peer->epoch, .counter = fetch->counter, .output = fetch->output};
+        .session = peer->session, .counter = fetch->counter, .output = fetch->output};
     struct wire_fetch message = {.request = fetch->request, .handles = &handle, .handles_count = 1};
     send_message(protocol, peer->link, WIRE_FETCH, wire_fetch_encode(&message));
 }

@@ -267,7 +267,7 @@ static enum dj_error send_import(struct protocol *protocol, struct peer *peer, s
     if (from == NULL || from->state == PEER_GONE)
         return DJ_E_HANDLE_LOST;
     struct wire_handle handle = {
-        .session = from->session, .epoch = from->epoch, .counter = flight->from_counter, .output = flight->from_output};
+        .session = from->session, .counter = flight->from_counter, .output = flight->from_output};
     struct wire_location location = {.worker = from->grant.worker, .incarnation = from->grant.incarnation};
     memcpy(location.address_unix, from->grant.address_unix, sizeof location.address_unix);
     memcpy(location.address_tcp, from->grant.address_tcp, sizeof location.address_tcp);

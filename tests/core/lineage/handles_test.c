@@ -30,7 +30,7 @@ static struct handles *make(void **state, struct handles_limits limits)
 
 static struct handle name(uint32_t h)
 {
-    return (struct handle){.execution = {.session = h % 3, .epoch = 1, .counter = h / 4 + 1}, .output = h % 4};
+    return (struct handle){.execution = {.session = h % 3, .counter = h / 4 + 1}, .output = h % 4};
 }
 
 static uint32_t count(const bool *flags, size_t n)

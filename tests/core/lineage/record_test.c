@@ -57,7 +57,6 @@ static void fill_execution(struct arena *arena, struct prng *prng, struct record
 {
     *record = (struct record_execution){
         .id = {.session = prng_next(prng),
-               .epoch = (uint32_t)prng_between(prng, 0, 9),
                .counter = prng_between(prng, 2, 1 << 30)},
         .plan = {.hi = prng_next(prng), .lo = prng_next(prng)},
         .numerics = (uint32_t)prng_between(prng, 0, UINT32_MAX),
@@ -186,7 +185,7 @@ static void a_decode_step_of_gpt2_takes_under_256_bytes(void **state)
         static const uint8_t token[8] = {1};
         struct record record = {.kind = RECORD_EXECUTION};
         record.execution = (struct record_execution){
-            .id = {.session = 1u << 30, .epoch = 1, .counter = 100000 + (uint64_t)step},
+            .id = {.session = 1u << 30, .counter = 100000 + (uint64_t)step},
             .plan = result.plan->fingerprint,
             .base = step == 0 ? 0 : 100000 + (uint64_t)step - 1,
             .delta = delta.data,
@@ -271,18 +270,16 @@ static void keys_sort_like_the_numbers_and_parse_back(void **state)
         struct exec_id id[2];
         uint8_t key[2][RECORD_KEY_MAX];
         for (int k = 0; k < 2; k++) {
-            id[k] = (struct exec_id){prng_between(&prng, 0, 3) << 40, (uint32_t)prng_between(&prng, 0, 2),
-                                     prng_next(&prng) >> prng_between(&prng, 0, 63)};
-            assert_int_equal(record_key_execution(id[k], key[k]), 20);
+            id[k] = (struct exec_id){prng_between(&prng, 0, 3) << 40, prng_next(&prng) >> prng_between(&prng, 0, 63)};
+            assert_int_equal(record_key_execution(id[k], key[k]), 16);
             struct exec_id back;
-            assert_true(record_key_parse_execution(key[k], 20, &back));
+            assert_true(record_key_parse_execution(key[k], 16, &back));
             assert_true(exec_id_equal(back, id[k]));
         }
         int expected = id[0].session != id[1].session   ? (id[0].session < id[1].session ? -1 : 1)
-                       : id[0].epoch != id[1].epoch     ? (id[0].epoch < id[1].epoch ? -1 : 1)
                        : id[0].counter != id[1].counter ? (id[0].counter < id[1].counter ? -1 : 1)
                                                         : 0;
-        int actual = memcmp(key[0], key[1], 20);
+        int actual = memcmp(key[0], key[1], 16);
         assert_int_equal(actual < 0 ? -1 : actual > 0, expected);
     }
     uint8_t key[RECORD_KEY_MAX];

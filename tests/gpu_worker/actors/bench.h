@@ -275,7 +275,7 @@ static inline void bench_execute(uint64_t link, const struct srg_plan *plan, str
 
 static inline void bench_fetch(uint64_t link, uint64_t request, uint64_t counter)
 {
-    struct wire_handle handle = {.session = 5, .epoch = 1, .counter = counter};
+    struct wire_handle handle = {.session = 5, .counter = counter};
     struct wire_fetch fetch = {.request = request, .handles = &handle, .handles_count = 1};
     bench_say(link, WIRE_FETCH, wire_fetch_encode(&fetch));
 }

@@ -50,7 +50,7 @@ static void bed_make(void **state, uint64_t seed, uint64_t capacity)
 
 static struct exec_id id_of(uint64_t counter)
 {
-    return (struct exec_id){.session = 5, .epoch = 1, .counter = counter};
+    return (struct exec_id){.session = 5, .counter = counter};
 }
 
 static void submit(struct exec_run *run, struct blob *const *expected)
