@@ -103,6 +103,11 @@ void record_scratch_free(struct record_scratch *scratch)
     *scratch = (struct record_scratch){0};
 }
 
+uint32_t record_words_check(const int64_t *word, uint32_t words)
+{
+    return (uint32_t)hash64(word, words * sizeof *word);
+}
+
 // Executions -------------------------------------------------------------------------------------------------------------------
 
 static void write_execution(struct writer *writer, const struct record_execution *record)
@@ -115,6 +120,7 @@ static void write_execution(struct writer *writer, const struct record_execution
     write_hash(writer, record->plan);
     write_var(writer, record->base == 0 ? 0 : record->id.counter - record->base);
     write_bytes(writer, record->delta, record->delta_length);
+    write_u32(writer, record->check);
     write_bits(writer, &record->keep);
     write_bits(writer, &record->donate);
     write_bytes(writer, record->gone, record->gone_bytes);
@@ -177,6 +183,7 @@ static void read_execution(struct reader *reader, struct record_scratch *scratch
     size_t length;
     ret->delta = read_bytes(reader, RECORD_DELTA_BYTES_MAX, &length);
     ret->delta_length = (uint32_t)length;
+    ret->check = read_u32(reader);
     ret->keep = read_bits(reader, scratch->keep, &scratch->keep_bytes);
     ret->donate = read_bits(reader, scratch->donate, &scratch->donate_bytes);
     ret->gone = read_bytes(reader, RECORD_GONE_BYTES_MAX, &length);

@@ -88,6 +88,7 @@ struct record_execution {
                              // 0: the delta stands alone
     const uint8_t *delta;    // bindings_encode
     uint32_t delta_length;
+    uint32_t check;          // record_words_check of the words that the delta gives: a chain decoded wrongly is noticed
     struct record_bits keep;                    // flat outputs that became handles
     struct record_bits donate;                  // inputs whose memory the execution took
     const uint8_t *gone;                        // record_refs_write: handles that ended with it (donated or released), ...
@@ -185,6 +186,8 @@ struct record {
         struct record_tag tag;
     };
 };
+
+uint32_t record_words_check(const int64_t *word, uint32_t words);
 
 // Appends a record. A caller that passes more than the bounds above meets an assertion.
 void record_write(struct writer *writer, const struct record *record);

@@ -62,6 +62,7 @@ static void fill_execution(struct arena *arena, struct prng *prng, struct record
         .numerics = (uint32_t)prng_between(prng, 0, UINT32_MAX),
         .attempt = (uint32_t)prng_between(prng, 0, 3),
         .delta_length = (uint32_t)prng_between(prng, 0, 300),
+        .check = (uint32_t)prng_next(prng),
     };
     record->delta = any_bytes(arena, prng, record->delta_length);
     record->base = prng_chance(prng, 1, 2) ? 0 : prng_between(prng, 1, record->id.counter - 1);
@@ -85,6 +86,7 @@ static void assert_same_execution(const struct record_execution *a, const struct
     assert_true(exec_id_equal(a->id, b->id) && hash128_equal(a->plan, b->plan));
     assert_true(a->base == b->base && a->numerics == b->numerics && a->attempt == b->attempt);
     assert_int_equal(a->delta_length, b->delta_length);
+    assert_int_equal(a->check, b->check);
     assert_memory_equal(a->delta, b->delta, a->delta_length);
     assert_same_bits(a->keep, b->keep);
     assert_same_bits(a->donate, b->donate);
@@ -211,7 +213,7 @@ static void a_decode_step_of_gpt2_takes_under_256_bytes(void **state)
 
 static size_t length_with(const uint8_t *bits, uint32_t bytes)
 {
-    struct record record = {.kind = RECORD_EXECUTION, .execution = {.id = {1, 1, 1}, .keep = {.bits = bits, .bytes = bytes}}};
+    struct record record = {.kind = RECORD_EXECUTION, .execution = {.id = {1, 1}, .keep = {.bits = bits, .bytes = bytes}}};
     struct writer writer = writer_make(1 << 20);
     record_write(&writer, &record);
     size_t length = writer.length;
