@@ -112,13 +112,15 @@ uint32_t record_words_check(const int64_t *word, uint32_t words)
 
 static void write_execution(struct writer *writer, const struct record_execution *record)
 {
-    assert(record->id.counter > record->base && record->producers <= RECORD_PRODUCERS_MAX &&
+    assert(record->id.counter > record->base && (record->before < record->base || record->base == 0) && record->producers <= RECORD_PRODUCERS_MAX &&
            record->answers <= RECORD_ANSWERS_MAX);
     assert(record->keep.bytes <= RECORD_BITS_MAX / 8 && record->donate.bytes <= RECORD_BITS_MAX / 8);
 
     exec_id_write(writer, record->id);
     write_hash(writer, record->plan);
     write_var(writer, record->base == 0 ? 0 : record->id.counter - record->base);
+    if (record->base != 0)
+        write_var(writer, record->before == 0 ? 0 : record->base - record->before);
     write_bytes(writer, record->delta, record->delta_length);
     write_u32(writer, record->check);
     write_bits(writer, &record->keep);
@@ -180,6 +182,10 @@ static void read_execution(struct reader *reader, struct record_scratch *scratch
     if (reader->error == DJ_OK && (ret->id.counter == 0 || back >= ret->id.counter))
         reader_fail(reader, DJ_E_MALFORMED);
     ret->base = back == 0 ? 0 : ret->id.counter - back;
+    back = ret->base == 0 ? 0 : read_var(reader);
+    if (reader->error == DJ_OK && back != 0 && back >= ret->base)
+        reader_fail(reader, DJ_E_MALFORMED);
+    ret->before = back == 0 || reader->error != DJ_OK ? 0 : ret->base - back;
     size_t length;
     ret->delta = read_bytes(reader, RECORD_DELTA_BYTES_MAX, &length);
     ret->delta_length = (uint32_t)length;

@@ -86,6 +86,8 @@ struct record_execution {
     struct hash128 plan;
     uint64_t base;           // counter of the execution whose binding vector comes before this one in the delta's history;
                              // 0: the delta stands alone
+    uint64_t before;         // and of the one before that; 0: the history had only one. So a vector is found by counters alone, whoever
+                             // journalled the records of base and before (a vector is the same for an id, a chain is not)
     const uint8_t *delta;    // bindings_encode
     uint32_t delta_length;
     uint32_t check;          // record_words_check of the words that the delta gives: a chain decoded wrongly is noticed

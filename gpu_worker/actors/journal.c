@@ -97,8 +97,10 @@ void worker_journal_execution(struct worker *worker, const struct work *work, co
     execution->id = run->id;
     execution->plan = srg->fingerprint;
     execution->base = work->base;
+    execution->before = work->before;
     execution->delta = work->delta;
     execution->delta_length = work->delta_bytes;
+    execution->check = record_words_check(work->word, srg->words);
     execution->keep = (struct record_bits){.bits = work->kept, .bytes = work->kept_bytes};
     execution->donate = (struct record_bits){.bits = work->donated, .bytes = work->donated_bytes};
     execution->numerics = (uint32_t)hash64(numerics, strlen(numerics));

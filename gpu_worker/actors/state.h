@@ -25,7 +25,7 @@ struct kept_answer;
 struct link_plan {
     struct exec_plan *plan;
     struct binding_history history;
-    uint64_t last_counter;              // of the execution that made the history's last vector; 0: none
+    uint64_t last_counter, before_counter;      // of the executions that made the history's vectors; 0: none
     uint8_t *kept, *donated;
     uint32_t kept_bytes, donated_bytes;
 };
@@ -56,7 +56,7 @@ struct work {
     uint8_t *kept, *donated, *delta;
     uint32_t *answer;
     uint32_t kept_bytes, donated_bytes, delta_bytes, answers;
-    uint64_t base;                      // journal: the execution before in the delta's history
+    uint64_t base, before;              // journal: the executions before in the delta's history
     struct handle *released;            // EXECUTE, RELEASE
     uint32_t releases;
     // FETCH, IMPORT

@@ -177,6 +177,7 @@ static enum dj_error read_words(struct work *work, struct link_plan *plan, const
     if (said->reset)
         history_reset(&plan->history);
     work->base = said->reset ? 0 : plan->last_counter;
+    work->before = said->reset ? 0 : plan->before_counter;
     struct reader reader = reader_make(said->delta, said->delta_bytes);
     enum dj_error error = bindings_decode(&plan->history, &reader, work->word);
     if (error == DJ_OK && reader_left(&reader) != 0)
@@ -279,6 +280,7 @@ enum dj_error worker_stream_execute(struct worker *worker, struct worker_link *l
         return error;
     }
     uint64_t content = content_of(work);
+    plan->before_counter = said->reset ? 0 : plan->last_counter;
     plan->last_counter = said->counter;
     if (said->counter <= session->last_counter && !(PLANTED(RUN_TWICE) && session->in_flight > 0)) {
         worker_session_repeat(worker, session, said->counter, content, work->answers > 0);

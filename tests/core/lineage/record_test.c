@@ -66,6 +66,7 @@ static void fill_execution(struct arena *arena, struct prng *prng, struct record
     };
     record->delta = any_bytes(arena, prng, record->delta_length);
     record->base = prng_chance(prng, 1, 2) ? 0 : prng_between(prng, 1, record->id.counter - 1);
+    record->before = record->base < 2 || prng_chance(prng, 1, 2) ? 0 : prng_between(prng, 1, record->base - 1);
     record->keep = any_bits(arena, prng);
     record->donate = any_bits(arena, prng);
     uint64_t producer = 0;
