@@ -1,7 +1,7 @@
 # The commands of a working day. Everything they make lies in build/; `make help` lists them.
 
 .DEFAULT_GOAL := build
-.PHONY: build setup configure demo test bench clean distclean format lint help
+.PHONY: build setup configure demo test prove soak bench clean distclean format lint help
 
 cmake_args ?=
 
@@ -21,6 +21,12 @@ demo: build          ## start a head and two workers, and run two real models on
 
 test:                ## everything that must hold, with one line of totals at the end
 	@scripts/test
+
+prove: build         ## kill -9 of everything, many times, on GPT-2 124M: results must be the undisturbed run's (an hour)
+	@scripts/prove
+
+soak: build          ## look for failures for hours: simulated seeds and live scenarios (hours=8)
+	@scripts/soak --hours $(or $(hours),8)
 
 bench: build         ## what docs/benchmarks.md reports, with its references in the same run
 	@scripts/bench

@@ -66,8 +66,11 @@ int command_embedded(int argc, char **argv);
 int command_stop(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_plan(int argc, char **argv);
+int command_explain(int argc, char **argv);
 int command_srg(int argc, char **argv);
+int command_store(int argc, char **argv);
 int command_doctor(int argc, char **argv);
 int command_chaos(int argc, char **argv);
+int chaos_sim(int argc, char **argv);       // argv[0] is "djinn chaos sim"
 
 #endif

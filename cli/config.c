@@ -93,6 +93,8 @@ static enum dj_error check_value(const struct place *place, const struct key_inf
         return refuse(place, what, "write a size of at least 1M, with K, M, G or T");
     if (strcmp(key->kind, "name") == 0 && (value[0] == '\0' || strlen(value) > 63))
         return refuse(place, what, "write 1 to 63 characters");
+    if (strcmp(key->kind, "switch") == 0 && !is_one_of(value, "yes", "no", "no"))
+        return refuse(place, what, "write yes or no");
     if (strcmp(key->kind, "path") == 0 && value[0] == '\0')
         return refuse(place, what, "write the path of a folder");
     return DJ_OK;

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "chaos/live/live.h"
 #include "core/base/log.h"
 #include "gpu_worker/actors/worker.h"
 #include "gpu_worker/device/cpu_device.h"
@@ -68,8 +69,13 @@ static enum dj_error listen_on(struct server *server, const char *scheme, const 
 
 enum dj_error server_add_head(struct server *server, const struct head_options *options, struct fault *fault)
 {
-    struct head_config config = {
-        .token = server->token, .incarnation = random_name(), .wall_offset_ns = wall_offset_ns(), .pid = (uint32_t)getpid()};
+    struct head_config config = {.token = server->token,
+                                 .incarnation = random_name(),
+                                 .wall_offset_ns = wall_offset_ns(),
+                                 .pid = (uint32_t)getpid(),
+                                 .is_sync = options->is_sync,
+                                 .retention_ns = options->retention_days * (uint64_t)24 * 3600 * 1000000000,
+                                 .leaf_store_bytes = options->leaf_store_bytes};
     struct store_config store = {.path = server->folder, .durability = options->durability};
     char address[CLI_ADDRESS_MAX];
 
@@ -84,6 +90,8 @@ enum dj_error server_add_head(struct server *server, const struct head_options *
         return error;
     snprintf(config.address, sizeof config.address, "%s", server->head_address);
     snprintf(config.version, sizeof config.version, "%s", DJINN_VERSION);
+    if (options->is_chaos && (error = live_listen(server->folder, "head", LIVE_HEAD, fault)) != DJ_OK)
+        return error;
     driver_on_signals(server->driver, HEAD_STOP);
     return process_root(server->process, &head_class, &config, sizeof config);
 }
@@ -214,6 +222,8 @@ enum dj_error server_add_worker(struct server *server, const struct worker_optio
     config.devices = 1;
     config.device[0] = server->device;
     snprintf(server->head_address, sizeof server->head_address, "%.127s", bound);
+    if (options->is_chaos && (error = live_listen(server->folder, config.name, LIVE_WORKER, fault)) != DJ_OK)
+        return error;
     driver_on_signals(server->driver, WORKER_STOP);
     return process_root(server->process, &worker_class, &config, sizeof config);
 }
@@ -225,6 +235,7 @@ int server_run(struct server *server)
 
 void server_end(struct server *server)
 {
+    live_end();
     if (server->device != NULL)
         server->device->stop(server->device->self);
     if (server->has_store)

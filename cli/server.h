@@ -11,6 +11,10 @@ struct head_options {
     const char *listen;                 // HOST:PORT; port 0: the system chooses
     const char *state;                  // NULL: the default
     enum store_durability durability;
+    bool is_sync;                       // answers wait until their records are durable
+    uint32_t retention_days;            // of a named session's records; 0: the head's default
+    uint64_t leaf_store_bytes;          // 0: the head's default
+    bool is_chaos;                      // `djinn chaos` may break it on purpose (chaos/live)
 };
 
 enum gpu_choice { GPUS_DEFAULT, GPUS_NONE, GPUS_ALL, GPUS_SOME };
@@ -25,6 +29,7 @@ struct worker_options {
     uint64_t memory_bytes;              // 0: 64 % of the machine's
     enum gpu_choice gpus;
     uint32_t gpu_count;                 // for GPUS_SOME
+    bool is_chaos;                      // as a head's
     uint32_t grace_s;                   // how long a client that is gone is waited for; 0: the worker's default
 };
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,12 +12,14 @@
 #include "cli/config.h"
 #include "cli/options.h"
 #include "cli/server.h"
+#include "gpu_worker/actors/worker.h"
 
 struct options {
     bool is_head, is_worker, is_detached;
     struct head_options head;
     struct worker_options worker;
-    const char *config, *durability, *gpus, *threads, *memory,
+    int liveness_fd;    // 0: none
+    const char *config, *durability, *sync, *retention, *leaf_store, *gpus, *threads, *memory,
         *grace;    // as written, on the command line or in the configuration
 };
 
@@ -34,7 +37,12 @@ enum {
     KEY_NAME,
     KEY_GRACE,
     KEY_DETACH,
+    KEY_CHAOS,
+    KEY_LIVENESS,
     KEY_DURABILITY,
+    KEY_SYNC,
+    KEY_RETENTION,
+    KEY_LEAF_STORE,
     KEY_CONFIG
 };
 
@@ -49,10 +57,16 @@ static const struct argp_option option_table[] = {
     {"state", KEY_STATE, "DIR", 0, "state folder: store, token, logs (default: $XDG_STATE_HOME/djinn)", 2},
     {"config", KEY_CONFIG, "FILE", 0,
      "configuration (default: $DJINN_CONFIG, else $XDG_CONFIG_HOME/djinn/config.yaml); options go before it", 2},
+    {"chaos", KEY_CHAOS, NULL, 0, "let 'djinn chaos' break this process on purpose, through a socket in DIR/chaos (0600)", 2},
     {"detach", KEY_DETACH, NULL, 0, "run in the background; returns once ready; the log goes to DIR", 2},
     {NULL, 0, NULL, 0, "Head:", 3},
     {"durability", KEY_DURABILITY, "LEVEL", 0,
      "what acknowledged survives: memory (the head's process), os (the process), disk (loss of power; default)", 3},
+    {"sync", KEY_SYNC, NULL, 0, "answers wait until the record of what made them survives as --durability says", 3},
+    {"retention", KEY_RETENTION, "DAYS", 0, "how long the records of a named session that nobody uses are kept (default: 7)", 3},
+    {"leaf-store", KEY_LEAF_STORE, "BYTES", 0,
+     "leaves (weights, inputs) in the store above which those that nothing names are deleted, with K, M, G or T (default: 64G)",
+     3},
     {NULL, 0, NULL, 0, "Worker:", 4},
     {"advertise", KEY_ADVERTISE, "HOST:PORT", 0, "the address that others are told (default: the one it listens on)", 4},
     {"gpus", KEY_GPUS, "all|N|none", 0, "GPUs to use (default: all if there are any, else the CPU)", 4},
@@ -60,6 +74,7 @@ static const struct argp_option option_table[] = {
     {"memory", KEY_MEMORY, "BYTES", 0, "device memory to use, with K, M, G or T (default: 64 % of the machine's)", 4},
     {"grace", KEY_GRACE, "SECONDS", 0, "how long the values of a client that is gone are kept (default: 30)", 4},
     {"name", KEY_NAME, "NAME", 0, "unique name in the pool (default: host and process number)", 4},
+    {"liveness-fd", KEY_LIVENESS, "FD", 0, "stop when this descriptor's other end closes: the process that started this worker is gone", 4},
     {0},
 };
 
@@ -89,6 +104,21 @@ static enum dj_error take_durability(struct head_options *head, const char *text
             return DJ_OK;
         }
     return fault_set(fault, DJ_E_CONFIG, "--durability takes memory, os or disk, not '%s'", text);
+}
+
+static enum dj_error take_head(struct options *options, struct fault *fault)
+{
+    enum dj_error error = DJ_OK;
+
+    if (options->durability != NULL)
+        error = take_durability(&options->head, options->durability, fault);
+    if (error == DJ_OK && options->retention != NULL)
+        error = take_number("retention", options->retention, 1024, &options->head.retention_days, fault);
+    if (error == DJ_OK && options->leaf_store != NULL &&
+        (bytes_parse(options->leaf_store, &options->head.leaf_store_bytes) != DJ_OK || options->head.leaf_store_bytes < 1 << 20))
+        error = fault_set(fault, DJ_E_CONFIG, "--leaf-store takes at least 1M, with K, M, G or T, not '%s'", options->leaf_store);
+    options->head.is_sync = options->sync != NULL && strcmp(options->sync, "yes") == 0;
+    return error;
 }
 
 static enum dj_error check_addresses(const struct options *options, struct fault *fault)
@@ -129,11 +159,13 @@ static enum dj_error take_options(struct options *options, const struct config *
         fill(&options->head.listen, config, CONFIG_head_listen);
         fill(&options->head.state, config, CONFIG_head_state);
         fill(&options->durability, config, CONFIG_head_durability);
+        fill(&options->sync, config, CONFIG_head_sync);
+        fill(&options->retention, config, CONFIG_head_retention);
+        fill(&options->leaf_store, config, CONFIG_head_leaf_store);
     }
     if (config_get(config, CONFIG_log_level) != NULL)
         setenv("DJINN_LOG", config_get(config, CONFIG_log_level), 0);
-    if (options->durability != NULL)
-        error = take_durability(&options->head, options->durability, fault);
+    error = take_head(options, fault);
     if (error == DJ_OK && options->gpus != NULL)
         error = take_gpus(&options->worker, options->gpus, fault);
     if (error == DJ_OK && options->threads != NULL)
@@ -159,6 +191,15 @@ static error_t parse(int key, char *argument, struct argp_state *state)
             options->worker.head = argument;
         return 0;
     case KEY_WORKER: options->is_worker = true; return 0;
+    case KEY_CHAOS: options->head.is_chaos = options->worker.is_chaos = true; return 0;
+    case KEY_LIVENESS: {
+        char *end;
+        long number = strtol(argument, &end, 10);
+        if (*argument == '\0' || *end != '\0' || number < 3 || number > INT_MAX || fcntl((int)number, F_GETFD) < 0)
+            argp_error(state, "--liveness-fd takes the number of an open descriptor, not '%s'", argument);
+        options->liveness_fd = (int)number;
+        return 0;
+    }
     case KEY_DETACH: options->is_detached = true; return 0;
     case KEY_LISTEN: options->head.listen = options->worker.listen = argument; return 0;
     case KEY_STATE: options->head.state = options->worker.state = argument; return 0;
@@ -170,6 +211,9 @@ static error_t parse(int key, char *argument, struct argp_state *state)
     case KEY_MEMORY: options->memory = argument; return 0;
     case KEY_GRACE: options->grace = argument; return 0;
     case KEY_DURABILITY: options->durability = argument; return 0;
+    case KEY_SYNC: options->sync = "yes"; return 0;
+    case KEY_RETENTION: options->retention = argument; return 0;
+    case KEY_LEAF_STORE: options->leaf_store = argument; return 0;
     case ARGP_KEY_ARG:
         // `--head HOST:PORT`: getopt gives the optional argument of a long option only behind '='.
         if (!options->is_head || options->worker.head != NULL)
@@ -277,6 +321,8 @@ static int serve(const struct options *options)
         fflush(stdout);
         if (options->is_detached)
             dup2(0, 1);
+        if (options->is_worker && options->liveness_fd != 0)
+            driver_on_close(server.driver, options->liveness_fd, WORKER_STOP);
         code = server_run(&server);
     } else {
         code = complain_fault(error == DJ_E_NO_DEVICE ? EXIT_NO_DEVICE : EXIT_FAILED, error, &fault);

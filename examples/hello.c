@@ -61,5 +61,5 @@ int main(void)
     dj_cell_drop(left.cell);
     dj_cell_drop(right.cell);
     dj_cell_drop(result.cell);
-    return dj_shutdown();
+    return dj_shutdown(0);
 }

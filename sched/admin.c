@@ -1,4 +1,4 @@
-// Admin: what people ask the head, answered as JSON: status, plans, plan, srg (the plan's own bytes), stop.
+// Admin: what people ask the head, answered as JSON: status, plans, plan, srg (the plan's own bytes), explain, stop.
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 
 enum { ANSWER_BYTES_MAX = 4 << 20, PLANS_LISTED_MAX = 1000 };
 
-static void tell(struct head *head, uint64_t link, uint64_t request, const void *data, size_t bytes)
+void admin_tell(struct head *head, uint64_t link, uint64_t request, const void *data, size_t bytes)
 {
     struct wire_told told = {.request = request, .data = data, .data_bytes = (uint32_t)bytes};
 
@@ -32,7 +32,7 @@ static void tell_json(struct head *head, const struct head_link *link, uint64_t 
         head_reply_failed(head, link->link, request, DJ_E_NO_MEMORY, "no memory for the answer");
         return;
     }
-    tell(head, link->link, request, text, strlen(text));
+    admin_tell(head, link->link, request, text, strlen(text));
     cJSON_free(text);
 }
 
@@ -94,6 +94,12 @@ static void add_worker(cJSON *list, const struct head_worker *worker, uint64_t n
     cJSON_AddItemToArray(list, json);
 }
 
+static const char *policy_name(uint8_t policy)
+{
+    static const char *const name[LINEAGE_POLICIES] = {"checkpoint", "replicate", "recompute"};
+    return policy < LINEAGE_POLICIES ? name[policy] : "";
+}
+
 static void add_session(cJSON *list, const struct head_session *session)
 {
     cJSON *json = cJSON_CreateObject();
@@ -105,6 +111,13 @@ static void add_session(cJSON *list, const struct head_session *session)
     add_number(json, "epoch", session->epoch);
     add_number(json, "executions", session->executions);
     add_number(json, "watermark", session->watermark);
+    add_number(json, "records", session->records);
+    cJSON_AddStringToObject(json, "recovery", policy_name(session->recovery));
+    struct handles_stats handles = {0};
+    if (session->handles != NULL)
+        handles = handles_stats(session->handles);
+    add_number(json, "handles", handles.handles);
+    add_number(json, "lost", handles.lost);
     cJSON *grants = cJSON_AddArrayToObject(json, "grants");
     for (uint32_t i = 0; i < session->grants; i++) {
         if (session->grant[i].worker == NULL)
@@ -116,6 +129,73 @@ static void add_session(cJSON *list, const struct head_session *session)
         cJSON_AddItemToArray(grants, grant);
     }
     cJSON_AddItemToArray(list, json);
+}
+
+static void add_recoveries(cJSON *json, const struct head *head, uint64_t now_ns)
+{
+    cJSON *recovery = cJSON_AddObjectToObject(json, "recovery");
+
+    cJSON_AddBoolToObject(recovery, "settled", head->is_settled);
+    add_number(recovery, "planned", head->stats.recoveries);
+    add_number(recovery, "failed", head->stats.recoveries_failed);
+    add_number(recovery, "under_way", head->recoveries_active);
+    add_number(recovery, "replayed", head->stats.replayed);
+    add_number(recovery, "replayed_ms", head->stats.replay_cost_ns / 1000000);
+    cJSON *list = cJSON_AddArrayToObject(recovery, "last");
+    for (uint64_t i = 0; i < RECENT_RECOVERIES && i < head->recents; i++) {
+        const struct recent_recovery *recent = &head->recent[(head->recents - 1 - i) % RECENT_RECOVERIES];
+        cJSON *item = cJSON_CreateObject();
+        add_id(item, "session", recent->session);
+        cJSON_AddStringToObject(item, "lost", recent->lost);
+        cJSON_AddStringToObject(item, "target", recent->target);
+        add_number(item, "ago_ms", (now_ns - recent->at_ns) / 1000000);
+        cJSON_AddNumberToObject(item, "took_ms", (double)recent->took_ns / 1e6);
+        add_number(item, "steps", recent->steps);
+        add_number(item, "replays", recent->replays);
+        add_number(item, "restores", recent->restores);
+        add_number(item, "fetches", recent->fetches);
+        cJSON_AddNumberToObject(item, "cost_ms", (double)recent->cost_ns / 1e6);
+        if (recent->error != 0)
+            cJSON_AddStringToObject(item, "error", dj_error_name((enum dj_error)recent->error));
+        cJSON_AddItemToArray(list, item);
+    }
+}
+
+static void add_handles(cJSON *json, const struct head *head)
+{
+    cJSON *handles = cJSON_AddObjectToObject(json, "handles");
+    const struct head_session *session;
+    struct handles_stats sum = {0};
+
+    for (uint32_t cursor = 0; (session = map_next(head->sessions, &cursor, NULL)) != NULL;) {
+        struct handles_stats one = {0};
+        if (session->handles != NULL)
+            one = handles_stats(session->handles);
+        sum.handles += one.handles;
+        sum.lost += one.lost;
+        sum.locations += one.locations;
+    }
+    add_number(handles, "live", sum.handles);
+    add_number(handles, "lost", sum.lost);
+    add_number(handles, "locations", sum.locations);
+    add_number(handles, "dropped", head->stats.handles_dropped);
+}
+
+static void add_journal(cJSON *json, const struct head *head)
+{
+    cJSON *journal = cJSON_AddObjectToObject(json, "journal");
+
+    add_number(journal, "records", head->records_stored);
+    add_number(journal, "waiting_bytes", head->journal.waiting.bytes);
+    add_number(journal, "held", head->journal.held_count);
+    add_number(journal, "refused", head->stats.records_refused);
+    cJSON_AddBoolToObject(journal, "full", head->is_full);
+    add_number(journal, "trims", head->stats.trims);
+    add_number(journal, "trimmed", head->stats.trimmed);
+    add_number(journal, "rewritten", head->stats.rewritten);
+    add_number(journal, "erased", head->stats.erased);
+    add_number(journal, "leaves_collected", head->stats.leaves_collected);
+    add_number(journal, "leaf_bytes_collected", head->stats.leaf_bytes_collected);
 }
 
 static cJSON *status_json(struct head *head)
@@ -143,6 +223,10 @@ static cJSON *status_json(struct head *head)
     add_number(store, "leaves", head->leaves_stored);
     add_number(store, "executions", head->executions_stored);
     add_number(store, "sessions", head->sessions_stored);
+    add_number(store, "leaf_bytes", head->leaf_bytes_stored);
+    add_handles(json, head);
+    add_journal(json, head);
+    add_recoveries(json, head, now_ns);
     return json;
 }
 
@@ -278,7 +362,7 @@ static void tell_srg(struct head *head, const struct head_link *link, uint64_t r
     else if (plan_encode(plan->plan, &writer) != DJ_OK)
         head_reply_failed(head, link->link, request, DJ_E_LIMIT, "the plan is too large to send");
     else
-        tell(head, link->link, request, writer.data, writer.length);
+        admin_tell(head, link->link, request, writer.data, writer.length);
     writer_free(&writer);
 }
 
@@ -318,9 +402,11 @@ void admin_ask(struct head *head, struct head_link *link, const struct wire_ask 
         tell_json(head, link, ask->request, plans_json(head));
     else if (strcmp(ask->verb, "plan") == 0 || strcmp(ask->verb, "srg") == 0)
         ask_about_plan(head, link, ask);
+    else if (strcmp(ask->verb, "explain") == 0)
+        explain_ask(head, link, ask);
     else if (strcmp(ask->verb, "stop") == 0)
         stop_begin(head, link, ask->request);
     else
         head_reply_failed(head, link->link, ask->request, DJ_E_NOT_FOUND,
-                          "the head cannot answer \"%s\"; it knows status, plans, plan, srg and stop", ask->verb);
+                          "the head cannot answer \"%s\"; it knows status, plans, plan, srg, explain and stop", ask->verb);
 }

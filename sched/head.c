@@ -2,7 +2,6 @@
 
 #include "sched/sched.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,165 +10,7 @@
 #include "core/base/log.h"
 #include "sched/state.h"
 
-enum { TIMER_CHECK = 1, SCAN_PAGE = 4096 };
-#define CHECK_EVERY_NS ((uint64_t)250000000)
-
-static const char key_generation[] = "generation";
-
-// Sending ------------------------------------------------------------------------------------------------------------
-
-void head_send(struct head *head, uint64_t link, uint16_t message, struct blob *body)
-{
-    if (body == NULL) {
-        log_write(LOG_ERROR, "head", "cannot encode a message message=%s", wire_name(message));
-        return;
-    }
-    actor_send(head->self, link, message, body, NULL, 0, 0, 0);
-}
-
-void head_reply_failed(struct head *head, uint64_t link, uint64_t request, enum dj_error error, const char *format, ...)
-{
-    struct wire_failed failed = {.request = request, .error = (uint32_t)error};
-    va_list arguments;
-
-    va_start(arguments, format);
-    vsnprintf(failed.text, sizeof failed.text, format, arguments);
-    va_end(arguments);
-    head_send(head, link, WIRE_FAILED, wire_failed_encode(&failed));
-}
-
-struct head_ticket *head_ticket(struct head *head, uint64_t ticket, enum ticket_kind kind)
-{
-    struct head_ticket *made = calloc(1, sizeof *made);
-    if (made == NULL || map_put(head->tickets, map_key(ticket), made) != DJ_OK) {
-        log_write(LOG_ERROR, "head", "no room to remember a request to the store");
-        free(made);
-        return NULL;
-    }
-    made->kind = kind;
-    return made;
-}
-
-void head_side_commit(struct head *head, const struct record *record, enum store_table table)
-{
-    uint8_t key[RECORD_KEY_MAX];
-    struct writer writer = writer_make(RECORD_BYTES_MAX);
-    struct store_batch *batch = batch_make();
-
-    record_write(&writer, record);
-    struct store_item *item = batch == NULL ? NULL : batch_add(batch, STORE_PUT, table, key, record_key(record, key));
-    struct blob *value = writer.error == DJ_OK ? blob_copy(writer.data, writer.length) : NULL;
-    writer_free(&writer);
-    if (item == NULL || value == NULL) {
-        log_write(LOG_ERROR, "head", "no memory to write a record");
-        blob_drop(value);
-        batch_free(batch);
-        return;
-    }
-    item->value = value;
-    item->value_bytes = value->bytes;
-    head_ticket(head, actor_store_commit(head->self, batch), TICKET_SIDE);
-}
-
-// Starting -----------------------------------------------------------------------------------------------------------
-
-static enum dj_error start_read(struct head *head)
-{
-    struct store_batch *batch = batch_make();
-    if (batch == NULL || batch_add(batch, STORE_GET, STORE_META, key_generation, strlen(key_generation)) == NULL)
-        return DJ_E_NO_MEMORY;
-    return head_ticket(head, actor_store_read(head->self, batch), TICKET_START_READ) == NULL ? DJ_E_NO_MEMORY : DJ_OK;
-}
-
-// The generation is durable before the first message leaves (rule 18).
-static enum dj_error start_commit(struct head *head, const struct store_result *result)
-{
-    uint64_t last = 0;
-
-    if (result->entries > 0 && result->entry[0].value->bytes == sizeof last)
-        memcpy(&last, result->entry[0].value->data, sizeof last);
-    head->generation = last + 1;
-    struct store_batch *batch = batch_make();
-    struct store_item *item = batch == NULL ? NULL
-                                            : batch_add(batch, STORE_PUT, STORE_META, key_generation, strlen(key_generation));
-    if (item == NULL || (item->value = blob_copy(&head->generation, sizeof head->generation)) == NULL)
-        return DJ_E_NO_MEMORY;
-    item->value_bytes = sizeof head->generation;
-    return head_ticket(head, actor_store_commit(head->self, batch), TICKET_START_COMMIT) == NULL ? DJ_E_NO_MEMORY : DJ_OK;
-}
-
-// Reads a page of a table; the ticket's `marks` is the table, so that the pages follow each other through the tables.
-static enum dj_error start_scan(struct head *head, enum store_table table, const uint8_t *from, uint32_t from_bytes)
-{
-    struct store_batch *batch = batch_make();
-    struct store_item *item = batch == NULL ? NULL : batch_add(batch, STORE_SCAN, table, from, from_bytes);
-    if (item == NULL)
-        return DJ_E_NO_MEMORY;
-    item->scan_max = SCAN_PAGE;
-    struct head_ticket *ticket = head_ticket(head, actor_store_read(head->self, batch), TICKET_START_SCAN);
-    if (ticket == NULL)
-        return DJ_E_NO_MEMORY;
-    ticket->marks = table;
-    return DJ_OK;
-}
-
-static void learn_stored(struct head *head, enum store_table table, const struct store_entry *entry)
-{
-    struct reader reader = reader_make(entry->value->data, entry->value->bytes);
-    struct hash128 hash;
-    struct record record;
-
-    switch (table) {
-    case STORE_PLAN:
-        if (record_key_parse_hash(entry->key, entry->key_bytes, &hash))
-            plans_see(head, hash);
-        if (entry->value->bytes > 0 && record_read(&reader, &head->scratch, &record) == DJ_OK && record.kind == RECORD_PLAN)
-            plans_learn(head, &record.plan);
-        break;
-    case STORE_LEAF:
-        if (record_key_parse_hash(entry->key, entry->key_bytes, &hash)) {
-            struct head_leaf *leaf = leaf_see(head, hash, entry->value->bytes);
-            if (leaf != NULL)
-                leaf->is_stored = true;
-            head->leaves_stored++;
-        }
-        break;
-    case STORE_EXECUTION:
-        head->executions_stored++;
-        if (record_read(&reader, &head->scratch, &record) == DJ_OK && record.kind == RECORD_EXECUTION) {
-            struct head_plan *plan = plans_see(head, record.execution.plan);
-            if (plan != NULL)
-                plan->executions++;
-        }
-        break;
-    case STORE_SESSION: head->sessions_stored++; break;
-    default: break;
-    }
-}
-
-static void serve(struct head *head);
-
-static enum dj_error start_scanned(struct head *head, enum store_table table, const struct store_result *result)
-{
-    static const enum store_table next_table[STORE_TABLES] = {
-        [STORE_PLAN] = STORE_LEAF, [STORE_LEAF] = STORE_EXECUTION, [STORE_EXECUTION] = STORE_SESSION};
-
-    for (uint32_t i = 0; i < result->entries; i++)
-        learn_stored(head, table, &result->entry[i]);
-    if (result->entries == SCAN_PAGE) {
-        // The next page starts just behind the last key: the same key with a zero byte more.
-        uint8_t from[STORE_KEY_MAX] = {0};
-        const struct store_entry *last = &result->entry[result->entries - 1];
-        if (last->key_bytes < STORE_KEY_MAX) {
-            memcpy(from, last->key, last->key_bytes);
-            return start_scan(head, table, from, last->key_bytes + 1);
-        }
-    }
-    if (next_table[table] != 0)
-        return start_scan(head, next_table[table], NULL, 0);
-    serve(head);
-    return DJ_OK;
-}
+enum { TIMER_CHECK = 1 };
 
 // Messages -----------------------------------------------------------------------------------------------------------
 
@@ -221,18 +62,43 @@ static void take_hello(struct head *head, struct head_link *link, const struct w
         return DJ_OK; \
     }
 
+// The same for what may find fault with the contents itself.
+#define TRY(name, role_needed, call) \
+    { \
+        struct wire_##name said; \
+        if (link->role != (role_needed) && (role_needed) != 0) \
+            return DJ_E_UNEXPECTED; \
+        enum dj_error error = wire_##name##_decode(body->data, body->bytes, head->arena, &said); \
+        return error != DJ_OK ? error : call; \
+    }
+
 static enum dj_error take_worker_message(struct head *head, struct head_link *link, uint16_t message, const struct blob *body)
 {
     switch (message) {
     case WIRE_HEARTBEAT: TAKE(heartbeat, ROLE_WORKER, worker_heard(head, link->worker, &said))
     case WIRE_ADMITTED: TAKE(admitted, ROLE_WORKER, session_admitted(head, link->worker, &said))
     case WIRE_HOLDS: TAKE(holds, ROLE_WORKER, leaf_holds(head, link->worker, &said))
+    case WIRE_INVENTORY: TRY(inventory, ROLE_WORKER, lineage_inventory(head, link->worker, &said))
     case WIRE_LEAVE: TAKE(leave, ROLE_WORKER, (void)said; worker_fence(head, link->worker, "it left"))
     default: return DJ_E_UNEXPECTED;
     }
 }
 
-static enum dj_error take_message(struct head *head, struct head_link *link, uint16_t message, const struct blob *body,
+static enum dj_error take_client_message(struct head *head, struct head_link *link, uint16_t message, const struct blob *body)
+{
+    switch (message) {
+    case WIRE_SESSION_OPEN: TAKE(session_open, ROLE_CLIENT, session_open(head, link, &said))
+    case WIRE_GRANT_ASK: TAKE(grant_ask, ROLE_CLIENT, session_grant_ask(head, link, &said))
+    case WIRE_SESSION_CLOSE: TAKE(session_close, ROLE_CLIENT, session_closed(head, link, &said))
+    case WIRE_RECOVER: TRY(recover, ROLE_CLIENT, recovery_asked(head, link, &said))
+    case WIRE_JOURNAL_GET: TAKE(journal_get, ROLE_CLIENT, journal_get(head, link, &said))
+    case WIRE_TAG_PUT: TRY(tag_put, ROLE_CLIENT, tag_put(head, link, &said))
+    case WIRE_TAG_GET: TAKE(tag_get, ROLE_CLIENT, tag_get(head, link, &said))
+    default: return DJ_E_UNEXPECTED;
+    }
+}
+
+static enum dj_error take_message(struct head *head, struct head_link *link, uint16_t message, struct blob *body,
                                   struct blob *bulk)
 {
     if (link->role == 0 && message != WIRE_HELLO)
@@ -246,21 +112,19 @@ static enum dj_error take_message(struct head *head, struct head_link *link, uin
              head_send(head, link->link, WIRE_PONG, wire_pong_encode(&pong)))
     case WIRE_PONG: TAKE(pong, 0, leaf_continue(head, link, said.number))
     case WIRE_JOIN: TAKE(join, ROLE_WORKER, worker_join(head, link, &said))
-    case WIRE_JOURNAL: TAKE(journal, 0, journal_take(head, link, &said))
+    case WIRE_JOURNAL: TAKE(journal, 0, journal_take(head, link, &said, body))
     case WIRE_LEAF_OFFER: TAKE(leaf_offer, 0, leaf_offered(head, link, &said))
     case WIRE_LEAF_DATA: TAKE(leaf_data, 0, leaf_data(head, link, &said, bulk))
     case WIRE_LEAF_GET: TAKE(leaf_get, 0, leaf_get(head, link, &said))
     case WIRE_LOCATE: TAKE(locate, 0, leaf_locate(head, link, &said))
-    case WIRE_SESSION_OPEN: TAKE(session_open, ROLE_CLIENT, session_open(head, link, &said))
-    case WIRE_GRANT_ASK: TAKE(grant_ask, ROLE_CLIENT, session_grant_ask(head, link, &said))
-    case WIRE_SESSION_CLOSE:
-        TAKE(session_close, ROLE_CLIENT, (void)said; if (link->session != NULL) session_close(head, link->session))
     case WIRE_ASK: TAKE(ask, 0, admin_ask(head, link, &said))
-    default: return link->worker == NULL ? DJ_E_UNEXPECTED : take_worker_message(head, link, message, body);
+    default:
+        return link->worker == NULL ? take_client_message(head, link, message, body)
+                                    : take_worker_message(head, link, message, body);
     }
 }
 
-static void receive(struct head *head, uint64_t link_id, uint16_t message, struct blob *body, struct blob *bulk)
+void head_receive_message(struct head *head, uint64_t link_id, uint16_t message, struct blob *body, struct blob *bulk)
 {
     struct head_link *link = map_get(head->links, map_key(link_id));
     char why[160];
@@ -277,22 +141,10 @@ static void receive(struct head *head, uint64_t link_id, uint16_t message, struc
     blob_drop(bulk);
 }
 
-static void serve(struct head *head)
-{
-    head->phase = HEAD_SERVING;
-    log_write(LOG_INFO, "head", "serving generation=%llu plans=%u leaves=%u executions=%llu",
-              (unsigned long long)head->generation, map_count(head->plans), head->leaves_stored,
-              (unsigned long long)head->executions_stored);
-    for (uint32_t i = 0; i < head->parked_count; i++)
-        receive(head, head->parked[i].link, head->parked[i].message, head->parked[i].body, head->parked[i].bulk);
-    head->parked_count = 0;
-    actor_timer(head->self, TIMER_CHECK, actor_now_ns(head->self) + CHECK_EVERY_NS);
-}
-
 static void take_recv(struct head *head, const struct io_event *event)
 {
     if (head->phase != HEAD_STARTING) {
-        receive(head, event->recv.link, event->recv.message, event->recv.body, event->recv.bulk);
+        head_receive_message(head, event->recv.link, event->recv.message, event->recv.body, event->recv.bulk);
         return;
     }
     if (head->parked_count == HEAD_PARKED_MAX) {
@@ -328,10 +180,13 @@ static void forget_link(struct head *head, uint64_t id)
     if (link == NULL)
         return;
     leaves_link_down(head, id);
+    journal_link_down(head, id);
+    recoveries_link_down(head, id);
     if (link->worker != NULL && link->worker->link == id)
         worker_fence(head, link->worker, "its connection closed");
     if (link->session != NULL && link->session->link == id)
         session_away(head, link->session);
+    map_free(link->told_plans);
     free(link);
 }
 
@@ -343,21 +198,7 @@ void head_close(struct head *head, uint64_t link)
 
 // Events -------------------------------------------------------------------------------------------------------------
 
-static enum dj_error start_done(struct head *head, enum ticket_kind kind, uint32_t table, enum dj_error error,
-                                const struct store_result *result)
-{
-    if (error != DJ_OK) {
-        log_write(LOG_ERROR, "head", "cannot start from the store: %s", dj_error_text(error));
-        actor_exit(head->self, 1);
-        return DJ_OK;
-    }
-    if (kind == TICKET_START_READ)
-        return start_commit(head, result);
-    if (kind == TICKET_START_COMMIT)
-        return start_scan(head, STORE_PLAN, NULL, 0);
-    return start_scanned(head, (enum store_table)table, result);
-}
-
+// What is left of a result that its taker has not kept.
 static enum dj_error store_done(struct head *head, const struct io_event *event)
 {
     struct head_ticket *ticket = map_take(head->tickets, map_key(event->store_done.ticket));
@@ -369,16 +210,32 @@ static enum dj_error store_done(struct head *head, const struct io_event *event)
     switch (ticket == NULL ? TICKET_SIDE : ticket->kind) {
     case TICKET_START_READ:
     case TICKET_START_COMMIT:
-    case TICKET_START_SCAN: verdict = start_done(head, ticket->kind, ticket->marks, error, result); break;
-    case TICKET_JOURNAL: journal_done(head, ticket, error); break;
+    case TICKET_START_SCAN: verdict = start_done(head, ticket->kind, ticket->table, error, result); break;
+    case TICKET_JOURNAL: journal_done(head, error, result); break;
+    case TICKET_SOURCE: journal_source_read(head, ticket, error, result); break;
     case TICKET_LEAF: leaf_stored(head, ticket, error); break;
     case TICKET_LEAF_READ: leaf_read_done(head, ticket, error, result); break;
-    case TICKET_SIDE:
-    case TICKET_ANNOTATE:
+    case TICKET_SESSION: session_stored(head, ticket, error); break;
+    case TICKET_ERASE: erase_done(head, ticket->job, error, result); break;
+    case TICKET_TRIM_COMMIT: trim_committed(head, ticket->job, error); break;
+    case TICKET_TAG_PUT: tag_stored(head, ticket, error); break;
+    case TICKET_TAG_GET: tag_read(head, ticket, error, result); break;
+    case TICKET_GATHER:
+        gather_read(head, ticket->job, error, result);
+        result = NULL;
+        break;
+    case TICKET_PAGE:
+        page_read(head, ticket->job, error, result);
+        result = NULL;
+        break;
+    case TICKET_COLLECT: collect_done(head, error, result); break;
+    default:
         if (error != DJ_OK)
             log_write(LOG_WARN, "head", "the store refused a record: %s", dj_error_text(error));
         break;
     }
+    if (ticket != NULL)
+        blob_drop(ticket->body);
     free(ticket);
     result_free(result);
     return verdict;
@@ -387,9 +244,16 @@ static enum dj_error store_done(struct head *head, const struct io_event *event)
 static void compute_done(struct head *head, const struct io_event *event)
 {
     struct head_ticket *ticket = map_take(head->tickets, map_key(event->compute_done.ticket));
-    struct head_plan *plan = ticket == NULL ? NULL : map_get(head->plans, ticket->hash);
 
-    plans_annotated(head, plan, event->compute_done.result);
+    switch (ticket == NULL ? TICKET_SIDE : ticket->kind) {
+    case TICKET_ANNOTATE: plans_annotated(head, map_get(head->plans, ticket->hash), event->compute_done.result); break;
+    case TICKET_SURVEY: gather_surveyed(head, ticket->job); break;
+    case TICKET_RECOVERY: recovery_planned(head, ticket->job); break;
+    case TICKET_EXPLAIN: explained(head, ticket->job); break;
+    case TICKET_TRIM: trim_planned(head, ticket->job); break;
+    case TICKET_COLLECT: collect_decoded(head); break;
+    default: break;
+    }
     free(ticket);
 }
 
@@ -431,6 +295,19 @@ static enum dj_error head_event(struct head *head, const struct io_event *event)
     return DJ_OK;
 }
 
+static void check(struct head *head, uint64_t now_ns)
+{
+    workers_check(head, now_ns);
+    sessions_check(head, now_ns);
+    openings_check(head);
+    settle_check(head, now_ns);
+    journal_check(head, now_ns);
+    gathers_check(head);
+    pages_check(head);
+    erase_check(head);
+    collect_check(head, now_ns);
+}
+
 static enum dj_error head_receive(struct actor *self, void *state, struct letter *letter)
 {
     struct head *head = state;
@@ -438,10 +315,11 @@ static enum dj_error head_receive(struct actor *self, void *state, struct letter
     head->self = self;
     if (letter->kind == LETTER_EVENT)
         return head_event(head, &letter->event);
+    if (letter->kind == LETTER_TIMER && head->phase == HEAD_STARTING)
+        return start_commit(head);
     if (letter->kind == LETTER_TIMER && head->phase == HEAD_SERVING) {
-        workers_check(head, actor_now_ns(self));
-        sessions_check(head, actor_now_ns(self));
-        actor_timer(self, TIMER_CHECK, actor_now_ns(self) + CHECK_EVERY_NS);
+        check(head, actor_now_ns(self));
+        actor_timer(self, TIMER_CHECK, actor_now_ns(self) + HEAD_CHECK_NS);
     }
     if (letter->kind == LETTER_TIMER && head->phase == HEAD_STOPPING)
         stop_check(head, actor_now_ns(self));
@@ -456,9 +334,20 @@ static enum dj_error head_start(struct actor *self, void *state, const void *arg
     head->self = self;
     head->config = *(const struct head_config *)argument;
     head->started_ns = actor_now_ns(self);
+    if (head->config.retention_ns == 0)
+        head->config.retention_ns = HEAD_RETENTION_NS;
+    if (head->config.leaf_store_bytes == 0)
+        head->config.leaf_store_bytes = HEAD_LEAF_STORE_BYTES;
+    list_init(&head->gathers);
+    list_init(&head->recoveries);
+    list_init(&head->erasures);
+    list_init(&head->pages);
+    list_init(&head->trims);
+    journal_init(head);
     if ((error = arena_make(1 << 16, 64 << 20, &head->arena)) != DJ_OK ||
         (error = map_make(HEAD_LINKS_MAX, &head->links)) != DJ_OK ||
         (error = map_make(HEAD_SESSIONS_MAX, &head->sessions)) != DJ_OK ||
+        (error = map_make(HEAD_SESSIONS_MAX, &head->names)) != DJ_OK ||
         (error = map_make(HEAD_PLANS_MAX, &head->plans)) != DJ_OK ||
         (error = map_make(HEAD_LEAVES_MAX, &head->leaves)) != DJ_OK || (error = map_make(1 << 16, &head->tickets)) != DJ_OK ||
         (error = map_make(HEAD_TRANSFERS_MAX, &head->transfers)) != DJ_OK ||
@@ -481,9 +370,26 @@ static void end_map(struct map *map, void (*end)(void *value))
     map_free(map);
 }
 
+static void end_link(void *value)
+{
+    map_free(((struct head_link *)value)->told_plans);
+    free(value);
+}
+
+static void end_session(void *value)
+{
+    lineage_end(value);
+}
+
+static void end_ticket(void *value)
+{
+    blob_drop(((struct head_ticket *)value)->body);
+    free(value);
+}
+
 static void end_plan(void *value)
 {
-    plans_forget(value);
+    plans_free(value);
 }
 
 static void end_leaf(void *value)
@@ -509,11 +415,19 @@ static void head_end(struct actor *self, void *state)
         blob_drop(head->parked[i].body);
         blob_drop(head->parked[i].bulk);
     }
-    end_map(head->links, free);
-    end_map(head->sessions, free);
+    recoveries_end(head);
+    trims_end(head);
+    pages_end(head);
+    erase_end(head);
+    journal_end(head);
+    collect_end(head);
+    free(head->expected);
+    end_map(head->links, end_link);
+    end_map(head->sessions, end_session);
+    map_free(head->names);
     end_map(head->plans, end_plan);
     end_map(head->leaves, end_leaf);
-    end_map(head->tickets, free);
+    end_map(head->tickets, end_ticket);
     end_map(head->transfers, end_transfer);
     record_scratch_free(&head->scratch);
     arena_free(head->arena);

@@ -1,137 +1,613 @@
-// Journal: records from workers (or from a client after a failure) go into the store in order, inserted if absent; when they are durable the
-// sender may forget them (JOURNAL_OK) and the sessions' watermarks rise (WATERMARK).
+// Journal: records from workers (or from a client after a failure) on their way into the store, in the order in which they came, inserted
+// if absent. When they are durable the sender may forget them (JOURNAL_OK), and clients hear which executions are (WATERMARK).
+//
+// Idea: one batch is written at a time, and one waits and takes all that comes meanwhile. So what is durable is always a prefix of what was
+// accepted, also when a write fails: it is then tried again, with nothing behind it, until the disk has room. Nothing is lost and no
+// link is torn down for it; the head refuses new sessions meanwhile (head->is_full).
+//
+// Causal closure (rule 13). A record is accepted when all that it builds on was. Mostly the order of a worker's journal gives that for free, but an
+// import's source was made elsewhere, and a device may tell of two streams in another order than it ran them. Such a record waits in `held`, with
+// all that follows it from that link for that session.
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "core/base/log.h"
 #include "core/base/planted.h"
 #include "sched/state.h"
 
-static enum dj_error add_record(struct head *head, struct store_batch *batch, const struct record *record, const uint8_t *bytes,
-                                size_t length)
-{
-    static const enum store_table table_of[] = {[RECORD_PLAN] = STORE_PLAN, [RECORD_EXECUTION] = STORE_EXECUTION};
-    uint8_t key[RECORD_KEY_MAX];
+#define RETRY_FIRST_NS ((uint64_t)100000000)
+#define RETRY_MAX_NS ((uint64_t)5000000000)
+#define ASK_AGAIN_NS ((uint64_t)500000000)
 
-    (void)head;
-    struct store_item *item = batch_add(batch, STORE_PUT_IF_ABSENT, table_of[record->kind], key, record_key(record, key));
-    if (item == NULL || (item->value = blob_copy(bytes, length)) == NULL)
-        return DJ_E_NO_MEMORY;
-    item->value_bytes = length;
-    return DJ_OK;
+// A JOURNAL message that is not acknowledged yet.
+struct part {
+    struct list list;
+    uint64_t link, last;
+    uint64_t batch;    // the last one that has records of it
+    uint32_t held;     // records of it that wait
+};
+
+// A record that waits for another.
+struct held {
+    struct list list;
+    struct part *part;
+    uint64_t link, session, counter;    // counter: of the execution or import; 0: another record
+    struct blob *body;
+    size_t offset, length;
+    bool is_old;
+    uint64_t source;      // what it waits for; 0: for those in front of it, first of all
+    uint64_t asked_ns;    // when the store was asked for it; 0: not yet
+    uint64_t since_ns;
+};
+
+void journal_init(struct head *head)
+{
+    list_init(&head->journal.parts);
+    list_init(&head->journal.held);
+    head->journal.waiting.number = 1;
 }
 
-static void mark(struct head_ticket *ticket, struct exec_id id)
+// Batches -----------------------------------------------------------------------------------------------------------------------
+
+static void batch_clear(struct journal_batch *batch)
+{
+    batch_free(batch->batch);
+    for (uint32_t i = 0; i < batch->marks; i++)
+        free(batch->mark[i].counter);
+    free(batch->mark);
+    *batch = (struct journal_batch){0};
+}
+
+static void mark(struct journal_batch *batch, uint64_t session, uint64_t incarnation, uint64_t counter)
 {
     uint32_t at = 0;
 
-    while (at < ticket->marks && ticket->mark[at].session != id.session)
+    while (at < batch->marks && (batch->mark[at].session != session || batch->mark[at].incarnation != incarnation))
         at++;
-    if (at == sizeof ticket->mark / sizeof ticket->mark[0])
-        return;    // the session's next batch raises its watermark
-    if (at == ticket->marks) {
-        ticket->marks++;
-        ticket->mark[at].session = id.session;
+    if (at == batch->capacity) {
+        uint32_t capacity = batch->capacity == 0 ? 8 : batch->capacity * 2;
+        struct journal_mark *grown = realloc(batch->mark, capacity * sizeof *grown);
+        if (grown == NULL)
+            return;    // its client keeps it until it is told again
+        batch->mark = grown;
+        batch->capacity = capacity;
     }
-    ticket->mark[at].executions++;
-    if (ticket->mark[at].counter < id.counter)
-        ticket->mark[at].counter = id.counter;
+    struct journal_mark *to = &batch->mark[at];
+    if (at == batch->marks) {
+        batch->marks++;
+        *to = (struct journal_mark){.session = session, .incarnation = incarnation};
+    }
+    if (to->counters == to->capacity) {
+        uint32_t capacity = to->capacity == 0 ? 16 : to->capacity * 2;
+        uint64_t *grown = realloc(to->counter, capacity * sizeof *grown);
+        if (grown == NULL)
+            return;
+        to->counter = grown;
+        to->capacity = capacity;
+    }
+    to->counter[to->counters++] = counter;
 }
 
-// Reads all records of the message into `batch`; learns what the head wants to know of them.
-static enum dj_error read_records(struct head *head, const struct head_link *link, const struct wire_journal *journal,
-                                  struct store_batch *batch, struct head_ticket *ticket)
+static enum dj_error add_item(struct head *head, const struct record *record, enum store_verb verb, enum store_table table,
+                              struct blob *body, const uint8_t *bytes, size_t length)
+{
+    struct journal_batch *batch = &head->journal.waiting;
+    uint8_t key[RECORD_KEY_MAX];
+
+    if (batch->batch == NULL && (batch->batch = batch_make()) == NULL)
+        return DJ_E_NO_MEMORY;
+    struct store_item *item = batch_add(batch->batch, verb, table, key, record_key(record, key));
+    if (item == NULL)
+        return DJ_E_NO_MEMORY;
+    item->value = blob_hold(body);
+    item->value_offset = (uint64_t)(bytes - body->data);
+    item->value_bytes = length;
+    batch->bytes += length;
+    return DJ_OK;
+}
+
+static void write_batch(struct head *head)
+{
+    struct head_journal *journal = &head->journal;
+    struct store_batch *batch = journal->writing.batch;
+
+    journal->writing.batch = NULL;    // it comes back with the result
+    head_ticket(head, actor_store_commit(head->self, batch), TICKET_JOURNAL);
+}
+
+static void finish(struct head *head);
+
+void journal_pump(struct head *head)
+{
+    struct head_journal *journal = &head->journal;
+
+    if (journal->is_writing)
+        return;
+    journal->is_writing = true;
+    journal->writing = journal->waiting;
+    journal->waiting = (struct journal_batch){.number = journal->writing.number + 1};
+    if (journal->writing.batch != NULL)
+        write_batch(head);
+    else
+        finish(head);
+}
+
+// Records -----------------------------------------------------------------------------------------------------------------------
+
+// The first execution or import that the record builds on and that was not accepted yet; 0: there is none.
+static uint64_t missing(const struct head_session *session, const struct record *record)
+{
+    if (record->kind == RECORD_IMPORT)
+        return lineage_is_accepted(session, record->import.source.counter) ? 0 : record->import.source.counter;
+    if (record->kind != RECORD_EXECUTION)
+        return 0;
+    // The records that its bindings refer to, too: without them it cannot be run again.
+    if (record->execution.base != 0 && !lineage_is_accepted(session, record->execution.base))
+        return record->execution.base;
+    if (record->execution.before != 0 && !lineage_is_accepted(session, record->execution.before))
+        return record->execution.before;
+    for (uint32_t i = 0; i < record->execution.producers; i++)
+        if (!lineage_is_accepted(session, record->execution.producer[i]))
+            return record->execution.producer[i];
+    return 0;
+}
+
+static struct exec_id id_of(const struct record *record)
+{
+    return record->kind == RECORD_IMPORT ? record->import.id : record->execution.id;
+}
+
+static enum dj_error accept_run(struct head *head, const struct head_link *link, struct head_session *session,
+                                const struct record *record, struct blob *body, const uint8_t *bytes, size_t length, bool is_old)
+{
+    struct exec_id id = id_of(record);
+
+    enum dj_error error = add_item(head, record, STORE_PUT_IF_ABSENT, STORE_EXECUTION, body, bytes, length);
+    if (error != DJ_OK)
+        return error;
+    if (record->kind == RECORD_EXECUTION) {
+        plans_ran(head, &record->execution, link->worker);
+        lineage_ran(head, session, &record->execution, link->worker, is_old);
+        head->journal.waiting.executions++;
+    } else {
+        lineage_imported(head, session, &record->import, link->worker, is_old);
+    }
+    mark(&head->journal.waiting, id.session, link->worker == NULL ? 0 : link->worker->incarnation, id.counter);
+    trim_note(session, id.counter);
+    lineage_accept(session, id.counter);
+    return DJ_OK;
+}
+
+static enum dj_error accept(struct head *head, const struct head_link *link, struct head_session *session,
+                            const struct record *record, struct blob *body, const uint8_t *bytes, size_t length, bool is_old)
+{
+    switch (record->kind) {
+    case RECORD_EXECUTION:
+    case RECORD_IMPORT: return accept_run(head, link, session, record, body, bytes, length, is_old);
+    case RECORD_RELEASE: lineage_released(head, session, &record->release); return DJ_OK;
+    case RECORD_CHECKPOINT:
+        session->has_checkpoint = session->has_checkpoint || !record->checkpoint.is_replica;
+        return add_item(head, record, STORE_PUT, STORE_CHECKPOINT, body, bytes, length);
+    case RECORD_PLAN:
+        plans_learn(head, &record->plan);
+        return add_item(head, record, STORE_PUT_IF_ABSENT, STORE_PLAN, body, bytes, length);
+    case RECORD_LEAF: return DJ_OK;    // leaves come with their bytes, by LEAF_OFFER
+    case RECORD_SESSION:
+    case RECORD_WORKER:
+    case RECORD_TAG: break;
+    }
+    return DJ_E_MALFORMED;
+}
+
+static uint64_t session_of(const struct record *record)
+{
+    switch (record->kind) {
+    case RECORD_EXECUTION: return record->execution.id.session;
+    case RECORD_IMPORT: return record->import.id.session;
+    case RECORD_RELEASE: return record->release.session;
+    case RECORD_CHECKPOINT: return record->checkpoint.handle.execution.session;
+    default: return 0;
+    }
+}
+
+// A client speaks of its own session only, a worker of those that it was granted. What others say is left out; it is no reason to lose the rest.
+static struct head_session *allowed(struct head *head, const struct head_link *link, uint64_t id)
+{
+    struct head_session *session = map_get(head->sessions, map_key(id));
+    bool is_allowed = session != NULL &&
+                      (link->worker == NULL ? link->session == session : session_is_granted(session, link->worker));
+
+    if (is_allowed)
+        return session;
+    // Said at the first, the second, the fourth ...
+    if ((head->stats.records_refused & (head->stats.records_refused + 1)) == 0)
+        log_write(LOG_WARN, "head", "a record is left out: its sender has no grant, or the session is over session=%llx",
+                  (unsigned long long)id);
+    head->stats.records_refused++;
+    return NULL;
+}
+
+static bool must_follow(const struct head *head, uint64_t link, const struct head_session *session)
+{
+    if (session->held == 0)
+        return false;
+    list_each (node, &head->journal.held) {
+        const struct held *held = list_entry(node, struct held, list);
+        if (held->link == link && held->session == session->id)
+            return true;
+    }
+    return false;
+}
+
+static enum dj_error hold(struct head *head, struct part *part, struct head_session *session, uint64_t counter, uint64_t source,
+                          struct blob *body, const uint8_t *bytes, size_t length, bool is_old)
+{
+    struct held *held = calloc(1, sizeof *held);
+
+    if (held == NULL)
+        return DJ_E_NO_MEMORY;
+    if (head->journal.held_count == HEAD_HELD_MAX || head->journal.held_bytes + length > HEAD_HELD_BYTES_MAX) {
+        free(held);
+        return DJ_E_BUSY;
+    }
+    *held = (struct held){.part = part,
+                          .link = part->link,
+                          .session = session->id,
+                          .counter = counter,
+                          .source = source,
+                          .since_ns = actor_now_ns(head->self),
+                          .body = blob_hold(body),
+                          .offset = (size_t)(bytes - body->data),
+                          .length = length,
+                          .is_old = is_old};
+    part->held++;
+    session->held++;
+    head->journal.held_count++;
+    head->journal.held_bytes += length;
+    list_push(&head->journal.held, &held->list);
+    return DJ_OK;
+}
+
+static enum dj_error take_record(struct head *head, struct head_link *link, struct part *part, const struct record *record,
+                                 struct blob *body, const uint8_t *bytes, size_t length, bool is_old)
+{
+    uint64_t id = session_of(record);
+    if (id == 0)    // a plan or a leaf belongs to nobody
+        return accept(head, link, NULL, record, body, bytes, length, is_old);
+    struct head_session *session = allowed(head, link, id);
+    if (session == NULL)
+        return DJ_OK;
+    bool follows = must_follow(head, link->link, session);
+    uint64_t source = follows ? 0 : missing(session, record);
+    uint64_t counter = record->kind == RECORD_EXECUTION || record->kind == RECORD_IMPORT ? id_of(record).counter : 0;
+    if (follows || source != 0)
+        return hold(head, part, session, counter, source, body, bytes, length, is_old);
+    return accept(head, link, session, record, body, bytes, length, is_old);
+}
+
+static enum dj_error take_records(struct head *head, struct head_link *link, const struct wire_journal *journal,
+                                  struct blob *body, struct part *part)
 {
     struct reader reader = reader_make(journal->records, journal->records_bytes);
     struct record record;
 
     for (uint32_t i = 0; i < journal->count; i++) {
         const uint8_t *start = reader.at;
+        bool is_old = link->worker != NULL && journal->first + i < link->worker->journal_since;
         enum dj_error error = record_read(&reader, &head->scratch, &record);
-        if (error == DJ_OK && record.kind != RECORD_PLAN && record.kind != RECORD_EXECUTION && record.kind != RECORD_LEAF)
-            error = DJ_E_MALFORMED;
-        if (error == DJ_OK && record.kind != RECORD_LEAF)    // leaves come with their bytes, by LEAF_OFFER
-            error = add_record(head, batch, &record, start, (size_t)(reader.at - start));
+        if (error == DJ_OK)
+            error = take_record(head, link, part, &record, body, start, (size_t)(reader.at - start), is_old);
         if (error != DJ_OK)
             return error;
-        if (record.kind == RECORD_PLAN)
-            plans_learn(head, &record.plan);
-        if (record.kind == RECORD_EXECUTION) {
-            plans_ran(head, &record.execution, link->worker);
-            mark(ticket, record.execution.id);
-            ticket->executions++;
-        }
     }
     return reader_left(&reader) == 0 ? DJ_OK : DJ_E_MALFORMED;
 }
 
-void journal_take(struct head *head, struct head_link *link, const struct wire_journal *journal)
+void journal_take(struct head *head, struct head_link *link, const struct wire_journal *journal, struct blob *body)
 {
-    struct store_batch *batch = batch_make();
-    struct head_ticket *read = calloc(1, sizeof *read);
-    enum dj_error error = batch == NULL || read == NULL ? DJ_E_NO_MEMORY : read_records(head, link, journal, batch, read);
+    struct part *part = calloc(1, sizeof *part);
+    enum dj_error error = part == NULL ? DJ_E_NO_MEMORY : DJ_OK;
 
+    if (error == DJ_OK && head->journal.waiting.bytes + journal->records_bytes > HEAD_JOURNAL_BYTES_MAX)
+        error = DJ_E_BUSY;
+    if (part != NULL) {
+        part->link = link->link;
+        part->last = journal->first + journal->count - 1;
+        list_push(&head->journal.parts, &part->list);
+    }
+    if (error == DJ_OK)
+        error = take_records(head, link, journal, body, part);
     if (error != DJ_OK) {
-        batch_free(batch);
-        free(read);
         head_reply_failed(head, link->link, 0, error, "JOURNAL: %s", dj_error_text(error));
-        head_close(head, link->link);
+        head_close(head, link->link);    // and with it its parts; the sender keeps what was not acknowledged
         return;
     }
-    struct head_ticket *ticket = head_ticket(head, actor_store_commit(head->self, batch), TICKET_JOURNAL);
+    part->batch = head->journal.waiting.number;
+    journal_release(head);
+    journal_pump(head);
+}
+
+// Records that waited -----------------------------------------------------------------------------------------------------------
+
+static void held_free(struct head *head, struct held *held)
+{
+    struct head_session *session = map_get(head->sessions, map_key(held->session));
+
+    if (session != NULL)
+        session->held--;
+    held->part->held--;
+    head->journal.held_count--;
+    head->journal.held_bytes -= held->length;
+    list_remove(&held->list);
+    blob_drop(held->body);
+    free(held);
+}
+
+// An earlier life of the head may have accepted it.
+static void ask_store(struct head *head, struct held *held)
+{
+    uint8_t key[RECORD_KEY_MAX];
+    struct store_batch *batch = batch_make();
+    struct exec_id source = {.session = held->session, .counter = held->source};
+
+    held->asked_ns = actor_now_ns(head->self);
+    if (batch == NULL || batch_add(batch, STORE_GET, STORE_EXECUTION, key, record_key_execution(source, key)) == NULL) {
+        batch_free(batch);
+        return;
+    }
+    struct head_ticket *ticket = head_ticket(head, actor_store_read(head->self, batch), TICKET_SOURCE);
     if (ticket != NULL) {
-        *ticket = *read;
-        ticket->kind = TICKET_JOURNAL;
-        ticket->link = link->link;
-        ticket->incarnation = link->worker == NULL ? 0 : link->worker->incarnation;
-        ticket->last = journal->first + journal->count - 1;
+        ticket->number = source.session;
+        ticket->last = source.counter;
     }
-    free(read);
 }
 
-#ifdef DJINN_PLANTED_BUGS
-static uint64_t last_accepted(const struct head *head, const struct head_ticket *done)
+void journal_source_read(struct head *head, const struct head_ticket *ticket, enum dj_error error,
+                         const struct store_result *result)
 {
-    uint32_t cursor = 0;
-    uint64_t last = done->last;
-    for (const struct head_ticket *ticket; (ticket = map_next(head->tickets, &cursor, NULL)) != NULL;)
-        if (ticket->kind == TICKET_JOURNAL && ticket->link == done->link && ticket->last > last)
-            last = ticket->last;
-    return last;
-}
-#else
-#define last_accepted(head, done) 0
-#endif
+    struct head_session *session = map_get(head->sessions, map_key(ticket->number));
 
-void journal_done(struct head *head, struct head_ticket *ticket, enum dj_error error)
+    if (error != DJ_OK || result->entries == 0 || session == NULL)
+        return;
+    lineage_accept(session, ticket->last);
+    journal_release(head);
+    journal_pump(head);
+}
+
+// Nothing of its session and link is in front of it. True when it is done with.
+static bool let_go(struct head *head, struct held *held, struct head_link *link)
 {
-    if (error != DJ_OK) {
-        // The sender keeps its records and gives them again when it reconnects.
+    struct head_session *session = allowed(head, link, held->session);
+    const uint8_t *bytes = held->body->data + held->offset;
+    struct reader reader = reader_make(bytes, held->length);
+    uint64_t now_ns = actor_now_ns(head->self);
+    struct record record;
+
+    if (session != NULL && held->source != 0 && !lineage_is_accepted(session, held->source) &&
+        now_ns - held->since_ns < HEAD_HELD_NS) {
+        if (held->asked_ns == 0 || now_ns - held->asked_ns > ASK_AGAIN_NS)
+            ask_store(head, held);
+        return false;
+    }
+    // It was read before.
+    if (session != NULL && record_read(&reader, &head->scratch, &record) == DJ_OK) {
+        held->source = missing(session, &record);
+        held->asked_ns = 0;
+        if (held->source != 0 && now_ns - held->since_ns < HEAD_HELD_NS)
+            return let_go(head, held, link);
+        if (held->source != 0)
+            log_write(LOG_ERROR, "head", "a record is left out: what it builds on was never told session=%llx counter=%llu",
+                      (unsigned long long)held->session, (unsigned long long)held->source);
+        else if (accept(head, link, session, &record, held->body, bytes, held->length, held->is_old) != DJ_OK)
+            log_write(LOG_ERROR, "head", "no memory for a record of the journal");
+    }
+    held->part->batch = head->journal.waiting.number;
+    held_free(head, held);
+    return true;
+}
+
+// Records that wait. Those behind wait, too, but for what they wait for.
+struct waiting {
+    uint64_t link, session, source;
+};
+
+static bool is_behind(const struct waiting *waiting, uint32_t count, const struct held *held)
+{
+    bool is_behind = false;
+
+    for (uint32_t i = 0; i < count; i++) {
+        if (waiting[i].session == held->session && waiting[i].source == held->counter && held->counter != 0)
+            return false;
+        is_behind = is_behind || (waiting[i].link == held->link && waiting[i].session == held->session);
+    }
+    return is_behind;
+}
+
+void journal_release(struct head *head)
+{
+    // A record that goes may be what another, in front of it, waits for: until nothing moves.
+    for (bool has_moved = true; has_moved && head->journal.held_count > 0;) {
+        struct waiting *waiting = malloc((size_t)head->journal.held_count * sizeof *waiting);
+        uint32_t count = 0;
+        has_moved = false;
+        if (waiting == NULL)
+            return;
+        list_each (node, &head->journal.held) {
+            struct held *held = list_entry(node, struct held, list);
+            struct head_link *link = map_get(head->links, map_key(held->link));
+            if (link == NULL || is_behind(waiting, count, held))
+                continue;
+            if (let_go(head, held, link))
+                has_moved = true;
+            else
+                waiting[count++] = (struct waiting){.link = held->link, .session = held->session, .source = held->source};
+        }
+        free(waiting);
+    }
+}
+
+// Durable -----------------------------------------------------------------------------------------------------------------------
+
+static int counter_order(const void *a, const void *b)
+{
+    const uint64_t *x = a, *y = b;
+    return *x < *y ? -1 : *x > *y;
+}
+
+static void tell_watermark(struct head *head, struct journal_mark *done)
+{
+    struct head_session *session = map_get(head->sessions, map_key(done->session));
+    struct writer writer = writer_make(1 << 20);
+    uint64_t before = 0;
+
+    if (session == NULL || done->counters == 0)
+        return;
+    qsort(done->counter, done->counters, sizeof done->counter[0], counter_order);
+    for (uint32_t i = 0; i < done->counters; i++) {
+        write_var(&writer, done->counter[i] - before);
+        before = done->counter[i];
+    }
+    session->executions += done->counters;
+    session->records += done->counters;
+    session->since_trim += done->counters;
+    if (session->watermark < before)
+        session->watermark = before;
+    struct wire_watermark watermark = {.session = session->id,
+                                       .epoch = session->epoch,
+                                       .counter = before,
+                                       .incarnation = done->incarnation,
+                                       .counters = writer.data,
+                                       .counters_bytes = (uint32_t)writer.length};
+    if (session->link != 0 && writer.error == DJ_OK)
+        head_send(head, session->link, WIRE_WATERMARK, wire_watermark_encode(&watermark));
+    writer_free(&writer);
+    trim_consider(head, session);
+}
+
+static void acknowledge(struct head *head)
+{
+    struct head_journal *journal = &head->journal;
+    uint64_t accepted = PLANTED(EARLY_ACKNOWLEDGE) ? journal->waiting.number : journal->durable;
+
+    journal->walk++;
+    list_each (node, &journal->parts) {
+        struct part *part = list_entry(node, struct part, list);
+        struct head_link *link = map_get(head->links, map_key(part->link));
+        if (link == NULL || link->stuck == journal->walk)
+            continue;
+        if (part->held > 0 || part->batch > accepted) {
+            link->stuck = journal->walk;
+            continue;
+        }
+        struct wire_journal_ok ok = {.last = part->last};
+        head_send(head, part->link, WIRE_JOURNAL_OK, wire_journal_ok_encode(&ok));
+        list_remove(&part->list);
+        free(part);
+    }
+}
+
+// What was written is durable.
+static void finish(struct head *head)
+{
+    struct head_journal *journal = &head->journal;
+
+    journal->durable = journal->writing.number;
+    journal->is_writing = false;
+    head->executions_stored += journal->writing.executions;
+    acknowledge(head);
+    for (uint32_t i = 0; i < journal->writing.marks; i++) {
+        head->records_stored += journal->writing.mark[i].counters;
+        tell_watermark(head, &journal->writing.mark[i]);
+    }
+    batch_clear(&journal->writing);
+    gathers_check(head);
+}
+
+// The batch itself is lost, as for want of memory: whoever sent some of it sends it again on a new link.
+static void begin_anew(struct head *head)
+{
+    struct head_journal *journal = &head->journal;
+
+    while (!list_is_empty(&journal->parts))
+        head_close(head, list_entry(journal->parts.next, struct part, list)->link);
+    batch_clear(&journal->waiting);
+    journal->waiting.number = journal->writing.number + 1;
+    for (uint32_t i = 0; i < journal->writing.marks; i++)
+        journal->writing.mark[i].counters = 0;
+    journal->writing.executions = 0;
+    finish(head);
+}
+
+void journal_done(struct head *head, enum dj_error error, struct store_result *result)
+{
+    struct head_journal *journal = &head->journal;
+
+    if (error != DJ_OK && (result == NULL || result->batch == NULL)) {
         log_write(LOG_ERROR, "head", "the journal cannot be written: %s", dj_error_text(error));
-        head_reply_failed(head, ticket->link, 0, error, "the head cannot write its journal: %s", dj_error_text(error));
-        head_close(head, ticket->link);
+        begin_anew(head);
         return;
     }
-    if (map_get(head->links, map_key(ticket->link)) != NULL) {
-        struct wire_journal_ok ok = {.last = PLANTED(EARLY_ACKNOWLEDGE) ? last_accepted(head, ticket) : ticket->last};
-        head_send(head, ticket->link, WIRE_JOURNAL_OK, wire_journal_ok_encode(&ok));
+    if (error != DJ_OK) {
+        journal->writing.batch = result->batch;
+        result->batch = NULL;
+        journal->retry_after_ns = journal->retry_after_ns == 0                 ? RETRY_FIRST_NS
+                                  : journal->retry_after_ns * 2 > RETRY_MAX_NS ? RETRY_MAX_NS
+                                                                               : journal->retry_after_ns * 2;
+        journal->retry_at_ns = actor_now_ns(head->self) + journal->retry_after_ns;
+        if (!head->is_full)
+            log_write(LOG_ERROR, "head", "the journal cannot be written, new work is refused until it can: %s",
+                      dj_error_text(error));
+        head->is_full = true;
+        return;
     }
-    // A session may be over by now, its executions stay. What is told again after a lost link counts again, until the head starts anew.
-    head->executions_stored += ticket->executions;
-    // A session's executions on several workers become durable in no common order: the mark is one worker's.
-    for (uint32_t i = 0; i < ticket->marks; i++) {
-        struct head_session *session = map_get(head->sessions, map_key(ticket->mark[i].session));
-        if (session == NULL)
-            continue;
-        session->executions += ticket->mark[i].executions;
-        if (session->watermark < ticket->mark[i].counter)
-            session->watermark = ticket->mark[i].counter;
-        struct wire_watermark watermark = {.session = session->id,
-                                           .epoch = session->epoch,
-                                           .counter = ticket->mark[i].counter,
-                                           .incarnation = ticket->incarnation};
-        if (session->link != 0)
-            head_send(head, session->link, WIRE_WATERMARK, wire_watermark_encode(&watermark));
+    if (head->is_full)
+        log_write(LOG_INFO, "head", "the journal is written again");
+    head->is_full = false;
+    journal->retry_after_ns = 0;
+    finish(head);
+    journal_pump(head);
+}
+
+void journal_check(struct head *head, uint64_t now_ns)
+{
+    if (head->journal.retry_at_ns != 0 && now_ns >= head->journal.retry_at_ns) {
+        head->journal.retry_at_ns = 0;
+        write_batch(head);
     }
+    journal_release(head);
+    journal_pump(head);
+}
+
+uint64_t journal_barrier(const struct head *head)
+{
+    const struct head_journal *journal = &head->journal;
+    return journal->waiting.batch != NULL ? journal->waiting.number : journal->waiting.number - 1;
+}
+
+void journal_link_down(struct head *head, uint64_t link)
+{
+    list_each (node, &head->journal.held) {
+        struct held *held = list_entry(node, struct held, list);
+        if (held->link == link)
+            held_free(head, held);
+    }
+    list_each (node, &head->journal.parts) {
+        struct part *part = list_entry(node, struct part, list);
+        if (part->link == link) {
+            list_remove(&part->list);
+            free(part);
+        }
+    }
+}
+
+void journal_end(struct head *head)
+{
+    if (head->journal.parts.next == NULL)
+        return;
+    list_each (node, &head->journal.held)
+        held_free(head, list_entry(node, struct held, list));
+    list_each (node, &head->journal.parts)
+        free(list_entry(node, struct part, list));
+    batch_clear(&head->journal.waiting);
+    batch_clear(&head->journal.writing);
 }

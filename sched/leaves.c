@@ -8,14 +8,17 @@
 #include "core/base/log.h"
 #include "sched/state.h"
 
-enum { TRANSFER_PIECES = 2 };    // of one leaf, sent and not yet answered
+enum { TRANSFER_PIECES = 2 };                 // of one leaf, sent and not yet answered
+#define PATIENCE_NS ((uint64_t)2000000000)    // with a leaf of which nothing arrives: then whoever offers it is asked
 
 struct head_leaf *leaf_see(struct head *head, struct hash128 content, uint64_t bytes)
 {
     struct head_leaf *leaf = map_get(head->leaves, content);
 
-    if (leaf != NULL)
+    if (leaf != NULL) {
+        leaf->spoken_ns = actor_now_ns(head->self);
         return leaf;
+    }
     leaf = calloc(1, sizeof *leaf);
     if (leaf == NULL || map_put(head->leaves, content, leaf) != DJ_OK) {
         free(leaf);
@@ -23,6 +26,7 @@ struct head_leaf *leaf_see(struct head *head, struct hash128 content, uint64_t b
     }
     leaf->content = content;
     leaf->bytes = bytes;
+    leaf->spoken_ns = actor_now_ns(head->self);
     return leaf;
 }
 
@@ -42,6 +46,7 @@ void leaf_offered(struct head *head, struct head_link *link, const struct wire_l
     struct wire_leaf *have = arena_alloc(head->arena, (offer->leaves_count + 1) * sizeof *have);
     struct wire_leaf_need need = {.leaves = lacking};
     struct wire_leaf_ok ok = {.durable = true, .leaves = have};
+    uint64_t now_ns = actor_now_ns(head->self);
 
     if (lacking == NULL || have == NULL)
         return;
@@ -53,10 +58,15 @@ void leaf_offered(struct head *head, struct head_link *link, const struct wire_l
         // While it arrives its size stays what room was made for.
         if (!leaf->is_stored && leaf->from_link == 0)
             leaf->bytes = offer->leaves[i].bytes;
+        bool is_stuck = leaf->from_link != 0 && (leaf->assembly == NULL || leaf->assembled_bytes < leaf->bytes) &&
+                        now_ns - leaf->moved_ns > PATIENCE_NS;
+        if (!leaf->is_stored && is_stuck)
+            drop_assembly(head, leaf);
         if (leaf->is_stored) {
             have[ok.leaves_count++] = named;
         } else if (leaf->from_link == 0) {
             leaf->from_link = link->link;
+            leaf->moved_ns = now_ns;
             lacking[need.leaves_count++] = named;
         }
         // A leaf that is on its way from somebody else is neither: every worker hears when the store has it.
@@ -116,6 +126,7 @@ void leaf_data(struct head *head, struct head_link *link, const struct wire_leaf
     if (bytes > 0)
         memcpy(leaf->assembly->data + leaf->assembled_bytes, bulk->data, bytes);
     leaf->assembled_bytes += bytes;
+    leaf->moved_ns = actor_now_ns(head->self);
     if (leaf->assembled_bytes < leaf->bytes)
         return;
     if (!hash128_equal(hash128(leaf->assembly->data, leaf->assembly->bytes), leaf->content)) {
@@ -141,12 +152,16 @@ void leaf_stored(struct head *head, struct head_ticket *ticket, enum dj_error er
     }
     leaf->is_stored = true;
     head->leaves_stored++;
+    head->leaf_bytes_stored += bytes;
     struct wire_leaf named = {.content = leaf->content, .bytes = bytes};
     struct wire_leaf_ok ok = {.durable = true, .leaves = &named, .leaves_count = 1};
     // Every worker hears of it: others may have offered the same leaf while it was on its way.
     for (uint32_t i = 0; i < HEAD_WORKERS_MAX; i++)
         if (head->worker[i] != NULL)
             head_send(head, head->worker[i]->link, WIRE_LEAF_OK, wire_leaf_ok_encode(&ok));
+    const struct head_link *offerer = map_get(head->links, map_key(ticket->link));
+    if (offerer != NULL && offerer->role == ROLE_CLIENT)
+        head_send(head, ticket->link, WIRE_LEAF_OK, wire_leaf_ok_encode(&ok));
 }
 
 void leaf_get(struct head *head, struct head_link *link, const struct wire_leaf_get *get)
@@ -255,30 +270,41 @@ void leaf_holds(struct head *head, struct head_worker *worker, const struct wire
     }
     for (uint32_t i = 0; i < holds->dropped_count; i++) {
         struct head_leaf *leaf = map_get(head->leaves, holds->dropped[i].content);
-        if (leaf != NULL)
-            drop_holder(leaf, worker->id);
+        if (leaf == NULL)
+            continue;
+        drop_holder(leaf, worker->id);
+        leaf->spoken_ns = actor_now_ns(head->self);
     }
 }
 
-// Leaves only: values are located by their owner's session until the lineage of handles is kept here.
+static void add_location(struct wire_located *located, struct wire_location *location, const struct head_link *link,
+                         const struct head_worker *worker)
+{
+    if (worker != NULL && worker != link->worker && located->locations_count < LEAF_HOLDERS_MAX)
+        worker_location(worker, &location[located->locations_count++]);
+}
+
+// A leaf by its content, or (content zero) a value by its handle.
 void leaf_locate(struct head *head, struct head_link *link, const struct wire_locate *locate)
 {
     struct wire_location location[LEAF_HOLDERS_MAX];
     struct wire_located located = {.request = locate->request, .locations = location};
-    struct head_leaf *leaf = map_get(head->leaves, locate->content);
+    uint64_t incarnation[LEAF_HOLDERS_MAX];
 
-    if (leaf != NULL) {
-        located.in_store = leaf->is_stored;
-        for (uint32_t i = 0; i < leaf->holders; i++) {
-            const struct head_worker *worker = worker_find(head, leaf->holder[i]);
-            if (worker == NULL || worker == link->worker)
-                continue;
-            struct wire_location *at = &location[located.locations_count++];
-            *at = (struct wire_location){.worker = worker->id, .incarnation = worker->incarnation};
-            memcpy(at->address_unix, worker->address_unix, sizeof at->address_unix);
-            memcpy(at->address_tcp, worker->address_tcp, sizeof at->address_tcp);
-            memcpy(at->host, worker->host, sizeof at->host);
-        }
+    if (!hash128_is_zero(locate->content)) {
+        struct head_leaf *leaf = map_get(head->leaves, locate->content);
+        if (leaf != NULL)
+            leaf->spoken_ns = actor_now_ns(head->self);
+        for (uint32_t i = 0; leaf != NULL && i < leaf->holders; i++)
+            add_location(&located, location, link, worker_find(head, leaf->holder[i]));
+        located.in_store = leaf != NULL && leaf->is_stored;
+    } else if (locate->handles_count == 1) {
+        const struct wire_handle *handle = &locate->handles[0];
+        const struct head_session *session = map_get(head->sessions, map_key(handle->session));
+        struct record_ref ref = {.counter = handle->counter, .output = handle->output};
+        uint32_t count = session == NULL ? 0 : lineage_locations(session, ref, incarnation, LEAF_HOLDERS_MAX);
+        for (uint32_t i = 0; i < count; i++)
+            add_location(&located, location, link, worker_living(head, incarnation[i]));
     }
     head_send(head, link->link, WIRE_LOCATED, wire_located_encode(&located));
 }

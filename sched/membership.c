@@ -73,19 +73,62 @@ static struct head_worker *fill(struct head_link *link, const struct wire_join *
     return worker;
 }
 
-static void remember(struct head *head, const struct head_worker *worker)
+uint32_t worker_numerics(const struct head_worker *worker, uint32_t device)
+{
+    const char *numerics = worker->device[device].numerics;
+    return (uint32_t)hash64(numerics, strlen(numerics));
+}
+
+void worker_location(const struct head_worker *worker, struct wire_location *ret)
+{
+    *ret = (struct wire_location){.worker = worker->id, .incarnation = worker->incarnation};
+    memcpy(ret->address_unix, worker->address_unix, sizeof ret->address_unix);
+    memcpy(ret->address_tcp, worker->address_tcp, sizeof ret->address_tcp);
+    memcpy(ret->host, worker->host, sizeof ret->host);
+}
+
+struct head_worker *worker_living(struct head *head, uint64_t incarnation)
+{
+    for (uint32_t i = 0; i < HEAD_WORKERS_MAX; i++)
+        if (head->worker[i] != NULL && head->worker[i]->incarnation == incarnation)
+            return head->worker[i];
+    return NULL;
+}
+
+// Its record with the generation in which it was last here; 0: the next life of the head need not wait for it.
+static void remember(struct head *head, const struct head_worker *worker, uint64_t generation)
 {
     struct record record = {.kind = RECORD_WORKER};
 
     record.worker.incarnation = worker->incarnation;
-    record.worker.generation = head->generation;
+    record.worker.generation = generation;
     record.worker.memory_bytes = worker->devices > 0 ? worker->device[0].capacity_bytes : 0;
     record.worker.seen_ns = (uint64_t)((int64_t)worker->joined_ns + head->config.wall_offset_ns);
     record.worker.devices = worker->devices;
     snprintf(record.worker.name, sizeof record.worker.name, "%s", worker->name);
     snprintf(record.worker.address, sizeof record.worker.address, "%s", worker->address_tcp);
     snprintf(record.worker.backend, sizeof record.worker.backend, "%s", worker->devices > 0 ? worker->device[0].backend : "");
-    head_side_commit(head, &record, STORE_WORKER);
+    record.worker.numerics = worker->devices > 0 ? worker_numerics(worker, 0) : 0;
+    head_commit_record(head, &record, STORE_WORKER, TICKET_SIDE);
+}
+
+void worker_unremember(struct head *head, const char *name)
+{
+    struct record record = {.kind = RECORD_WORKER};
+
+    snprintf(record.worker.name, sizeof record.worker.name, "%s", name);
+    head_commit_record(head, &record, STORE_WORKER, TICKET_SIDE);
+}
+
+void worker_name(const struct head *head, uint64_t incarnation, char ret[64])
+{
+    ret[0] = '\0';
+    for (uint32_t i = 0; i < GONE_REMEMBERED; i++)
+        if (incarnation != 0 && head->gone[i].incarnation == incarnation)
+            memcpy(ret, head->gone[i].name, sizeof head->gone[i].name);
+    for (uint32_t i = 0; i < HEAD_WORKERS_MAX; i++)
+        if (head->worker[i] != NULL && head->worker[i]->incarnation == incarnation)
+            memcpy(ret, head->worker[i]->name, sizeof head->worker[i]->name);
 }
 
 void worker_join(struct head *head, struct head_link *link, const struct wire_join *join)
@@ -123,9 +166,10 @@ void worker_join(struct head *head, struct head_link *link, const struct wire_jo
     struct wire_joined joined = {
         .worker = worker->id, .generation = head->generation, .lease_ns = HEAD_LEASE_NS, .heartbeat_ns = HEAD_HEARTBEAT_NS};
     head_send(head, link->link, WIRE_JOINED, wire_joined_encode(&joined));
-    remember(head, worker);
+    remember(head, worker, head->generation);
     log_write(LOG_INFO, "head", "worker joined name=%s id=%u devices=%u address=%s", worker->name, worker->id, worker->devices,
               worker->address_tcp);
+    session_worker_joined(head);
 }
 
 void worker_heard(struct head *head, struct head_worker *worker, const struct wire_heartbeat *beat)
@@ -154,20 +198,32 @@ void worker_fence(struct head *head, struct head_worker *worker, const char *why
         link->worker = NULL;
         head_close(head, worker->link);
     }
-    session_worker_gone(head, worker);
-    leaves_worker_gone(head, worker);
+    struct gone_worker *remembered = &head->gone[head->gones++ % GONE_REMEMBERED];
+    remembered->incarnation = worker->incarnation;
+    memcpy(remembered->name, worker->name, sizeof remembered->name);
+    remember(head, worker, 0);
     give_devices(head, worker);
     head->worker[worker->id - 1] = NULL;
+    lineage_fence(head, worker->incarnation);
+    leaves_worker_gone(head, worker);
+    recoveries_worker_gone(head, worker);
+    session_worker_gone(head, worker);
     free(worker);
 }
 
-// A head that was itself held up finds heartbeats still waiting in its queue: silence counts only when it is seen twice, a check apart.
+// Silence counts only as far as the head itself was awake. A gap between two checks is time in which it could not have heard anybody: every lease is
+// longer by that much (a worker counts its own from what it sent, so the head's is never the shorter one). And a head that was held up finds
+// heartbeats still waiting in its queue: silence must be seen twice, a check apart.
 void workers_check(struct head *head, uint64_t now_ns)
 {
+    uint64_t since_ns = now_ns - head->checked_ns, gap_ns = since_ns > HEAD_CHECK_NS ? since_ns - HEAD_CHECK_NS : 0;
+
+    head->checked_ns = now_ns;
     for (uint32_t i = 0; i < HEAD_WORKERS_MAX; i++) {
         struct head_worker *worker = head->worker[i];
         if (worker == NULL)
             continue;
+        worker->last_heard_ns = now_ns - worker->last_heard_ns > gap_ns ? worker->last_heard_ns + gap_ns : now_ns;
         bool is_silent = now_ns - worker->last_heard_ns > HEAD_LEASE_NS;
         if (is_silent && worker->is_suspect)
             worker_fence(head, worker, "no heartbeat for longer than its lease");

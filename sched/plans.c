@@ -182,7 +182,7 @@ void plans_ran(struct head *head, const struct record_execution *record, const s
         begin_annotation(head, plan);
 }
 
-void plans_forget(struct head_plan *plan)
+void plans_free(struct head_plan *plan)
 {
     plan_drop(plan->plan);
     arena_free(plan->arena);

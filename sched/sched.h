@@ -6,6 +6,7 @@
 #ifndef SCHED_SCHED_H
 #define SCHED_SCHED_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/actors/actor.h"
@@ -23,6 +24,8 @@ enum {
 };
 #define HEAD_LEASE_NS ((uint64_t)4000000000)
 #define HEAD_HEARTBEAT_NS ((uint64_t)500000000)
+#define HEAD_RETENTION_NS ((uint64_t)7 * 24 * 3600 * 1000000000)    // of a named session's records, unless configured
+#define HEAD_LEAF_STORE_BYTES ((uint64_t)64 << 30)                 // of leaves, unless configured: beyond it what nobody names goes
 #define HEAD_GRACE_NS ((uint64_t)30000000000)
 #define HEAD_ASSEMBLY_BYTES_MAX ((uint64_t)1 << 34)
 
@@ -36,6 +39,8 @@ struct head_config {
     uint64_t incarnation;      // random, by the composition root
     int64_t wall_offset_ns;    // wall clock minus the driver's clock
     uint32_t pid;
+    uint64_t retention_ns, leaf_store_bytes;    // 0: as above
+    bool is_sync;    // workers hold answers until the record of the execution is durable
 };
 
 // A root actor; its argument is a struct head_config.

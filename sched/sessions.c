@@ -1,5 +1,5 @@
 // Sessions: a client's conversation and its grants. A grant is told to the worker first (ADMIT) and to the client only when the worker has
-// confirmed, so that a client never arrives unannounced.
+// confirmed, so that a client never arrives unannounced. How a session is opened, resumed and taken over is in resume.c, how it ends in retire.c.
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,8 +7,6 @@
 
 #include "core/base/log.h"
 #include "sched/state.h"
-
-enum { SESSION_NO_DEVICE = -2 };
 
 // Grants need only be unguessable to other users of the same pool; the token is the secret that guards the pool. Derived from the token, the
 // head's incarnation and the session, by XXH3 with a secret state.
@@ -22,21 +20,47 @@ static struct hash128 make_secret(const struct head *head, uint64_t session, uin
     return hash128(&material, sizeof material);
 }
 
-static void remember(struct head *head, const struct head_session *session)
+// The worker with the most room besides the one whose values it is to keep.
+static struct head_worker *choose_replica(struct head *head, const struct head_worker *of)
 {
-    struct record record = {.kind = RECORD_SESSION};
-    uint64_t wall_ns = (uint64_t)((int64_t)actor_now_ns(head->self) + head->config.wall_offset_ns);
+    struct head_worker *best = NULL;
+    uint64_t best_bytes = 0;
 
-    record.session.session = session->id;
-    record.session.epoch = session->epoch;
-    record.session.watermark = session->watermark;
-    record.session.opened_ns = record.session.seen_ns = wall_ns;
-    snprintf(record.session.client, sizeof record.session.client, "%s", session->name);
-    snprintf(record.session.tenant, sizeof record.session.tenant, "%s", session->tenant);
-    for (uint32_t i = 0; i < session->grants; i++)
-        if (session->grant[i].worker != NULL)
-            snprintf(record.session.worker, sizeof record.session.worker, "%s", session->grant[i].worker->name);
-    head_side_commit(head, &record, STORE_SESSION);
+    for (uint32_t i = 0; i < HEAD_WORKERS_MAX; i++) {
+        struct head_worker *worker = head->worker[i];
+        if (worker == NULL || worker == of || worker->is_draining)
+            continue;
+        uint64_t capacity = worker->load.memory_capacity_bytes != 0 ? worker->load.memory_capacity_bytes
+                                                                    : worker->device[0].capacity_bytes;
+        uint64_t room = capacity > worker->load.memory_used_bytes ? capacity - worker->load.memory_used_bytes : 0;
+        if (best == NULL || room > best_bytes) {
+            best = worker;
+            best_bytes = room;
+        }
+    }
+    return best;
+}
+
+void session_admit(struct head *head, struct head_session *session, struct head_grant *grant)
+{
+    struct wire_location location = {0};
+    struct wire_admit admit = {.session = session->id,
+                               .epoch = session->epoch,
+                               .recovery = session->recovery,
+                               .replay_limit_ns = session->replay_limit_ns,
+                               .replicas = &location,
+                               .flags = head->config.is_sync ? ADMIT_SYNC : 0};
+    const struct head_worker *replica = session->recovery == LINEAGE_REPLICATE ? choose_replica(head, grant->worker) : NULL;
+
+    grant->replica = replica == NULL ? 0 : replica->id;
+    grant->secret = make_secret(head, session->id, session->epoch, grant->worker->id);
+    admit.secret = grant->secret;
+    snprintf(admit.tenant, sizeof admit.tenant, "%s", session->tenant);
+    if (replica != NULL) {
+        worker_location(replica, &location);
+        admit.replicas_count = 1;
+    }
+    head_send(head, grant->worker->link, WIRE_ADMIT, wire_admit_encode(&admit));
 }
 
 static void send_grant(struct head *head, const struct head_session *session, const struct head_grant *grant)
@@ -55,7 +79,8 @@ static void send_grant(struct head *head, const struct head_session *session, co
                                          .generation = head->generation,
                                          .pool_devices = head->devices,
                                          .grants = &wire,
-                                         .grants_count = 1};
+                                         .grants_count = 1,
+                                         .journalled = grant->is_opening ? session->opening.journalled : 0};
 
     snprintf(wire.name, sizeof wire.name, "%s", worker->name);
     snprintf(wire.address_unix, sizeof wire.address_unix, "%s", worker->address_unix);
@@ -66,103 +91,51 @@ static void send_grant(struct head *head, const struct head_session *session, co
     head_send(head, session->link, WIRE_SESSION_GRANT, wire_session_grant_encode(&message));
 }
 
-static void grant_device(struct head *head, struct head_session *session, uint64_t request, int64_t device_index)
+static struct head_grant *take_grant(struct head *head, struct head_session *session, struct head_worker *worker, uint32_t device)
+{
+    uint32_t place = 0;
+
+    while (place < session->grants && session->grant[place].worker != NULL &&
+           (session->grant[place].worker != worker || session->grant[place].device_index != device))
+        place++;
+    if (place == GRANTS_PER_SESSION_MAX)
+        return NULL;
+    struct head_grant *grant = &session->grant[place];
+    bool is_new = place == session->grants || grant->worker == NULL;
+    session->grants += place == session->grants;
+    if (is_new) {
+        *grant = (struct head_grant){.worker = worker, .incarnation = worker->incarnation, .device_index = device};
+        worker->sessions++;
+    }
+    (void)head;
+    return grant;
+}
+
+void session_grant(struct head *head, struct head_session *session, const struct wire_grant_ask *ask, bool is_opening)
 {
     char reason[REASON_MAX];
     enum dj_error error = DJ_OK;
-    uint32_t device = 0, place = 0;
-    struct head_worker *worker = placement_choose(head, session, device_index, &device, &error, reason);
+    uint32_t device = 0;
+    struct head_worker *worker = placement_choose(head, session, ask, &device, &error, reason);
 
     if (worker == NULL) {
-        head_reply_failed(head, session->link, request, error, "%s", reason);
+        head_reply_failed(head, session->link, ask->request, error, "%s", reason);
         return;
     }
-    while (place < session->grants && session->grant[place].worker != NULL && session->grant[place].device_index != device)
-        place++;
-    if (place == GRANTS_PER_SESSION_MAX) {
-        head_reply_failed(head, session->link, request, DJ_E_LIMIT, "a session may use at most %d devices",
+    struct head_grant *grant = take_grant(head, session, worker, device);
+    if (grant == NULL) {
+        head_reply_failed(head, session->link, ask->request, DJ_E_LIMIT, "a session may use at most %d devices",
                           GRANTS_PER_SESSION_MAX);
         return;
     }
-    struct head_grant *grant = &session->grant[place];
-    bool is_new = place == session->grants || grant->worker == NULL;
-    if (place == session->grants)
-        session->grants++;
-    if (is_new) {
-        *grant = (struct head_grant){.worker = worker, .incarnation = worker->incarnation, .device_index = device};
-        grant->secret = make_secret(head, session->id, session->epoch, worker->id);
-        worker->sessions++;
-    }
-    grant->request = request;
-    snprintf(grant->reason, sizeof grant->reason, "%s", reason);
-    struct wire_admit admit = {.session = session->id, .epoch = session->epoch, .secret = grant->secret};
-    snprintf(admit.tenant, sizeof admit.tenant, "%s", session->tenant);
-    head_send(head, worker->link, WIRE_ADMIT, wire_admit_encode(&admit));
-}
-
-static struct head_session *session_make(struct head *head, uint64_t id, uint32_t epoch, const struct wire_session_open *open)
-{
-    struct head_session *session = calloc(1, sizeof *session);
-
-    if (session == NULL || map_put(head->sessions, map_key(id), session) != DJ_OK) {
-        free(session);
-        return NULL;
-    }
-    session->id = id;
-    session->epoch = epoch;
-    snprintf(session->tenant, sizeof session->tenant, "%s", open->tenant[0] != '\0' ? open->tenant : "default");
-    snprintf(session->name, sizeof session->name, "%s", open->name);
-    return session;
-}
-
-// A client whose link was lost goes on with its session: one that is known, or one that an earlier life of the head gave out. Its
-// workers hold its values all the while.
-static struct head_session *session_resume(struct head *head, const struct head_link *link, const struct wire_session_open *open)
-{
-    struct head_session *session = map_get(head->sessions, map_key(open->session));
-
-    if (session == NULL && open->session >> 32 < head->generation && open->session >> 32 != 0)
-        return session_make(head, open->session, open->epoch, open);
-    if (session == NULL || session->epoch != open->epoch)
-        return NULL;
-    struct head_link *old = session->link == 0 ? NULL : map_get(head->links, map_key(session->link));
-    if (old != NULL && old != link)
-        old->session = NULL;
-    return session;
-}
-
-void session_open(struct head *head, struct head_link *link, const struct wire_session_open *open)
-{
-    if (link->session != NULL) {
-        head_reply_failed(head, link->link, open->request, DJ_E_UNEXPECTED, "this connection has a session already");
-        return;
-    }
-    bool is_resumed = open->session != 0;
-    struct head_session *session = is_resumed ? session_resume(head, link, open)
-                                              : session_make(head, head->generation << 32 | (head->next_session + 1), 1, open);
-    if (session == NULL && is_resumed) {
-        head_reply_failed(head, link->link, open->request, DJ_E_SESSION_UNKNOWN, "session %llu is over",
-                          (unsigned long long)open->session);
-        return;
-    }
-    if (session == NULL) {
-        head_reply_failed(head, link->link, open->request, DJ_E_LIMIT, "this head serves at most %d sessions", HEAD_SESSIONS_MAX);
-        return;
-    }
-    head->next_session += !is_resumed;
-    session->link = link->link;
-    link->session = session;
-    if (open->device_index == SESSION_NO_DEVICE) {
-        struct wire_session_grant message = {.request = open->request,
-                                             .session = session->id,
-                                             .epoch = session->epoch,
-                                             .generation = head->generation,
-                                             .pool_devices = head->devices};
-        head_send(head, link->link, WIRE_SESSION_GRANT, wire_session_grant_encode(&message));
-    } else {
-        grant_device(head, session, open->request, open->device_index);
-    }
-    remember(head, session);
+    // Two places of one client may ask for the same device at once: each is answered.
+    if (grant->request != 0 && grant->request != ask->request)
+        grant->request_too = ask->request;
+    else
+        grant->request = ask->request;
+    grant->is_opening = is_opening;
+    memcpy(grant->reason, reason, sizeof grant->reason);
+    session_admit(head, session, grant);
 }
 
 void session_grant_ask(struct head *head, struct head_link *link, const struct wire_grant_ask *ask)
@@ -174,7 +147,12 @@ void session_grant_ask(struct head *head, struct head_link *link, const struct w
                           (unsigned long long)ask->session);
         return;
     }
-    grant_device(head, session, ask->request, ask->device_index);
+    if (head->is_full) {
+        head_reply_failed(head, link->link, ask->request, DJ_E_STORE_FULL,
+                          "the head's disk is full, and it takes no new work until its journal can be written");
+        return;
+    }
+    session_grant(head, session, ask, false);
 }
 
 void session_admitted(struct head *head, struct head_worker *worker, const struct wire_admitted *admitted)
@@ -185,37 +163,68 @@ void session_admitted(struct head *head, struct head_worker *worker, const struc
         return;
     for (uint32_t i = 0; i < session->grants; i++) {
         struct head_grant *grant = &session->grant[i];
-        if (grant->worker != worker || grant->request == 0)
+        if (grant->worker != worker)
             continue;
-        if (session->link != 0)
+        grant->admitted_epoch = admitted->epoch;
+        if (grant->request != 0 && session->link != 0)
+            send_grant(head, session, grant);
+        grant->request = grant->request_too;
+        grant->request_too = 0;
+        if (grant->request != 0 && session->link != 0)
             send_grant(head, session, grant);
         grant->request = 0;
+        grant->is_opening = false;
     }
+    opening_check(head, session);
+}
+
+bool session_is_granted(const struct head_session *session, const struct head_worker *worker)
+{
+    bool is_granted = session->is_stored;
+
+    for (uint32_t i = 0; i < session->grants && !is_granted; i++)
+        is_granted = session->grant[i].worker == worker;
+    return is_granted;
+}
+
+void session_is_held(struct head *head, struct head_session *session, struct head_worker *worker, uint32_t epoch)
+{
+    if (session->is_retired) {
+        session_is_over_at(head, worker, session->id, session->epoch);
+        return;
+    }
+    for (uint32_t i = 0; i < session->grants; i++)
+        if (session->grant[i].worker == worker)
+            return;
+    struct head_grant *grant = take_grant(head, session, worker, worker->first_device);
+    if (grant == NULL)
+        return;
+    snprintf(grant->reason, sizeof grant->reason, "it holds the session's values");
+    grant->admitted_epoch = epoch;
+    if (epoch != session->epoch)
+        session_admit(head, session, grant);
+}
+
+void session_is_over_at(struct head *head, const struct head_worker *worker, uint64_t session, uint32_t epoch)
+{
+    struct wire_dismiss dismiss = {.session = session, .epoch = epoch};
+    head_send(head, worker->link, WIRE_DISMISS, wire_dismiss_encode(&dismiss));
 }
 
 void session_away(struct head *head, struct head_session *session)
 {
     session->link = 0;
     session->away_since_ns = actor_now_ns(head->self);
+    session->opening.stage = OPENING_NONE;
+    for (uint32_t i = 0; i < session->grants; i++)
+        session->grant[i].request = session->grant[i].request_too = 0;
 }
 
-void session_close(struct head *head, struct head_session *session)
+static void fail_grant(struct head *head, const struct head_session *session, uint64_t request, const struct head_worker *worker)
 {
-    struct wire_dismiss dismiss = {.session = session->id, .epoch = session->epoch};
-    struct head_link *link = session->link == 0 ? NULL : map_get(head->links, map_key(session->link));
-
-    for (uint32_t i = 0; i < session->grants; i++) {
-        struct head_worker *worker = session->grant[i].worker;
-        if (worker == NULL)
-            continue;
-        worker->sessions--;
-        head_send(head, worker->link, WIRE_DISMISS, wire_dismiss_encode(&dismiss));
-    }
-    remember(head, session);
-    if (link != NULL)
-        link->session = NULL;
-    map_take(head->sessions, map_key(session->id));
-    free(session);
+    if (request != 0 && session->link != 0)
+        head_reply_failed(head, session->link, request, DJ_E_WORKER_LOST, "worker %s died before it could take the session",
+                          worker->name);
 }
 
 void session_worker_gone(struct head *head, struct head_worker *worker)
@@ -226,26 +235,26 @@ void session_worker_gone(struct head *head, struct head_worker *worker)
     while ((session = map_next(head->sessions, &cursor, NULL)) != NULL) {
         for (uint32_t i = 0; i < session->grants; i++) {
             struct head_grant *grant = &session->grant[i];
+            if (grant->worker != NULL && grant->worker != worker && grant->replica == worker->id)
+                session_admit(head, session, grant);    // with another worker for its replicas
             if (grant->worker != worker)
                 continue;
-            if (grant->request != 0 && session->link != 0)
-                head_reply_failed(head, session->link, grant->request, DJ_E_WORKER_LOST,
-                                  "worker %s died before it could take the session", worker->name);
+            fail_grant(head, session, grant->request, worker);
+            fail_grant(head, session, grant->request_too, worker);
             grant->worker = NULL;
-            grant->request = 0;
+            grant->request = grant->request_too = 0;
         }
+        opening_check(head, session);
     }
 }
 
-void sessions_check(struct head *head, uint64_t now_ns)
+void session_worker_joined(struct head *head)
 {
-    // The map must not change while it is visited: one session a check is closed, which is far faster than sessions leave.
     uint32_t cursor = 0;
     struct head_session *session;
 
     while ((session = map_next(head->sessions, &cursor, NULL)) != NULL)
-        if (session->link == 0 && now_ns - session->away_since_ns > HEAD_GRACE_NS) {
-            session_close(head, session);
-            return;
-        }
+        for (uint32_t i = 0; session->recovery == LINEAGE_REPLICATE && i < session->grants; i++)
+            if (session->grant[i].worker != NULL && session->grant[i].replica == 0)
+                session_admit(head, session, &session->grant[i]);
 }

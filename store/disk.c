@@ -1,356 +1,233 @@
-// Disk: see disk.h. A value in LMDB is 1 byte of form, 8 bytes of XXH3, then the bytes (FORM_INLINE) or 8 bytes of length (FORM_FILE).
-// Caveat: LMDB's map must be larger than its contents; it is grown (doubled) when a transaction does not fit, between transactions.
+// Disk: see disk.h. Values are in value.c, blob files in files.c, the tables and their versions in schema.c, what holds below `disk` in
+// steady.c. Opening and closing are in disk_open.c; this file is what happens in between.
+//
+// A transaction makes files (born) and forgets files (dying). When it fails the born ones go; when it has committed the dying ones become
+// dead, and go as soon as nobody copies the store (the pin file) and, at `os`, nothing that could come back names them.
 
-#include "store/disk.h"
+#include "store/disk_state.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <lmdb.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "core/base/assert.h"
 #include "core/base/hash.h"
+#include "core/base/knobs.h"
 #include "core/base/log.h"
 #include "core/io/blob.h"
 
-enum {
-    FORM_INLINE = 0,
-    FORM_FILE = 1,
-    VALUE_HEADER = 9,
-    PATH_BYTES_MAX = 1024,
-    MAP_BYTES_START = 256 << 20,
-};
+enum { DEAD_MAX = 1 << 20, COMMITS_BETWEEN_SYNCS_MAX = 1024, FULL_BELOW_BYTES = 1 << 20 };
 #define MAP_BYTES_MAX ((size_t)1 << 42)
 
-static const char *const table_name[STORE_TABLES] = {
-    [STORE_META] = "meta",       [STORE_PLAN] = "plan", [STORE_ANNOTATION] = "annotation", [STORE_EXECUTION] = "execution",
-    [STORE_SESSION] = "session", [STORE_LEAF] = "leaf", [STORE_WORKER] = "worker",
-};
-
-struct disk {
-    MDB_env *env;
-    MDB_dbi dbi[STORE_TABLES];
-    size_t map_bytes;
-    int lock_fd;
-    bool is_synced;
-    bool has_new_files;
-    uint64_t temporary;    // counts temporary file names
-    char path[PATH_BYTES_MAX];
-};
-
-static enum dj_error error_of(int code)
+static uint64_t clock_ns(clockid_t clock)
 {
-    if (code == ENOSPC || code == EDQUOT || code == EFBIG)
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+// Errors -------------------------------------------------------------------------------------------------------------
+
+// A write that ends early is EIO in LMDB, also when it ends at the end of the disk or of what the process may write.
+static bool is_full(const struct disk *disk)
+{
+    struct statvfs room;
+    struct rlimit limit;
+    struct stat tree;
+
+    if (fstatvfs(disk->lock_fd, &room) == 0 && (uint64_t)room.f_bavail * room.f_frsize < FULL_BELOW_BYTES)
+        return true;
+    return getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && stat(disk->tree_path, &tree) == 0 &&
+           (uint64_t)tree.st_size + FULL_BELOW_BYTES > limit.rlim_cur;
+}
+
+enum dj_error disk_error_of(const struct disk *disk, int code)
+{
+    if (code == ENOSPC || code == EDQUOT || code == EFBIG || (code == EIO && is_full(disk)))
         return DJ_E_STORE_FULL;
     return code == ENOMEM ? DJ_E_NO_MEMORY : DJ_E_STORE;
 }
 
-static enum dj_error failed(const char *what, const char *path, int code)
+static enum dj_error failed(struct disk *disk, const char *what, int code)
 {
-    log_write(LOG_ERROR, "store", "%s: %s path=%s", what, mdb_strerror(code), path);
-    return error_of(code);
+    enum dj_error error = disk_error_of(disk, code);
+
+    if (error != DJ_E_STORE_FULL)
+        log_write(LOG_ERROR, "store", "%s: %s path=%s", what, mdb_strerror(code), disk->path);
+    else if (!disk->is_known_full)
+        log_write(LOG_ERROR, "store",
+                  "%s: the disk is full; what was committed is kept, and commits work again when there is room path=%s", what,
+                  disk->path);
+    disk->is_known_full = error == DJ_E_STORE_FULL;
+    disk->full += error == DJ_E_STORE_FULL;
+    return error;
 }
 
-// Folders ------------------------------------------------------------------------------------------------------------
+// Files that come and go ----------------------------------------------------------------------------------------------
 
-static enum dj_error make_folder(const char *path, struct fault *fault)
+static bool numbers_add(struct numbers *numbers, uint64_t number)
 {
-    char part[PATH_BYTES_MAX];
-    size_t length = strlen(path);
-
-    assert(length < sizeof part);
-    memcpy(part, path, length + 1);
-    for (size_t i = 1; i <= length; i++) {
-        if (part[i] != '/' && part[i] != '\0')
-            continue;
-        char kept = part[i];
-        part[i] = '\0';
-        if (mkdir(part, 0700) != 0 && errno != EEXIST)
-            return fault_set(fault, errno == ENOSPC ? DJ_E_STORE_FULL : DJ_E_STORE,
-                             "cannot make the state folder %s: %s; name another one with --state", part, strerror(errno));
-        part[i] = kept;
+    if (numbers->count == numbers->capacity) {
+        uint32_t capacity = numbers->capacity == 0 ? 64 : numbers->capacity * 2;
+        uint64_t *grown = realloc(numbers->number, capacity * sizeof *grown);
+        if (grown == NULL)
+            return false;
+        numbers->number = grown;
+        numbers->capacity = capacity;
     }
-    return DJ_OK;
+    numbers->number[numbers->count++] = number;
+    return true;
 }
 
-static int sync_folder(const char *path)
+bool disk_pin_exclusive(const struct disk *disk)
 {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return errno;
-    int result = fsync(fd) == 0 ? 0 : errno;
-    close(fd);
-    return result;
+    return flock(disk->pin_fd, LOCK_EX | LOCK_NB) == 0;
 }
 
-// One head a folder: the lock lives as long as the process.
-static enum dj_error lock_folder(struct disk *disk, struct fault *fault)
+// What cannot be removed now, or does not fit in the list, is removed by a later call or at the next start.
+static void bury(struct disk *disk)
 {
-    char path[PATH_BYTES_MAX + 16];
-
-    snprintf(path, sizeof path, "%s/lock", disk->path);
-    disk->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (disk->lock_fd < 0)
-        return fault_set(fault, error_of(errno), "cannot open %s: %s; name another folder with --state", path, strerror(errno));
-    if (flock(disk->lock_fd, LOCK_EX | LOCK_NB) != 0)
-        return fault_set(fault, DJ_E_BUSY,
-                         "another head uses the state folder %s; stop it (djinn stop), or name another folder with --state",
-                         disk->path);
-    return DJ_OK;
-}
-
-// Blob files ---------------------------------------------------------------------------------------------------------
-
-static void file_path(const struct disk *disk, const struct store_item *item, char path[PATH_BYTES_MAX + 160],
-                      size_t folder_length[1])
-{
-    char hex[2 * STORE_KEY_MAX + 1];
-
-    for (uint32_t i = 0; i < item->key_bytes; i++)
-        snprintf(hex + (size_t)2 * i, 3, "%02x", item->key[i]);
-    int folder = snprintf(path, PATH_BYTES_MAX + 160, "%s/blobs/%c%c", disk->path, hex[0], hex[1]);
-    folder_length[0] = (size_t)folder;
-    snprintf(path + folder, PATH_BYTES_MAX + 160 - (size_t)folder, "/%s", hex);
-}
-
-static int write_all(int fd, const uint8_t *data, size_t bytes)
-{
-    while (bytes > 0) {
-        ssize_t n = write(fd, data, bytes);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? errno : EIO;
-        data += n;
-        bytes -= (size_t)n;
-    }
-    return 0;
-}
-
-// Written under a temporary name, synced, renamed: a crash leaves either no file or a whole one.
-static int file_write(struct disk *disk, const struct store_item *item)
-{
-    char path[PATH_BYTES_MAX + 160], folder[PATH_BYTES_MAX + 160], temporary[PATH_BYTES_MAX + 64];
-    size_t folder_length;
-
-    file_path(disk, item, path, &folder_length);
-    memcpy(folder, path, folder_length);
-    folder[folder_length] = '\0';
-    if (mkdir(folder, 0700) != 0 && errno != EEXIST)
-        return errno;
-
-    snprintf(temporary, sizeof temporary, "%s/blobs/new-%d-%llu", disk->path, getpid(), (unsigned long long)disk->temporary++);
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return errno;
-    int code = write_all(fd, item->value->data + item->value_offset, item->value_bytes);
-    if (code == 0 && disk->is_synced && fdatasync(fd) != 0)
-        code = errno;
-    if (close(fd) != 0 && code == 0)
-        code = errno;
-    if (code == 0 && rename(temporary, path) != 0)
-        code = errno;
-    if (code == 0 && disk->is_synced)
-        code = sync_folder(folder);
-    if (code != 0)
-        unlink(temporary);
-    disk->has_new_files = true;
-    return code;
-}
-
-static int file_read(const struct disk *disk, const struct store_item *item, uint64_t bytes, struct blob **ret)
-{
-    char path[PATH_BYTES_MAX + 160];
-    size_t folder_length;
-
-    file_path(disk, item, path, &folder_length);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return errno;
-    struct stat status;
-    int code = fstat(fd, &status) == 0 ? 0 : errno;
-    if (code == 0 && (uint64_t)status.st_size != bytes)
-        code = EIO;
-    struct blob *blob = code == 0 ? blob_make(bytes) : NULL;
-    if (code == 0 && blob == NULL)
-        code = ENOMEM;
-    for (size_t done = 0; code == 0 && done < bytes;) {
-        ssize_t n = read(fd, blob->data + done, bytes - done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            code = n < 0 ? errno : EIO;
-        else
-            done += (size_t)n;
-    }
-    close(fd);
-    if (code != 0) {
-        blob_drop(blob);
-        return code;
-    }
-    *ret = blob;
-    return 0;
-}
-
-// Opening ------------------------------------------------------------------------------------------------------------
-
-static int open_tables(struct disk *disk)
-{
-    MDB_txn *txn;
-    int code = mdb_txn_begin(disk->env, NULL, 0, &txn);
-    if (code != 0)
-        return code;
-    for (int table = 1; table < STORE_TABLES && code == 0; table++)
-        code = mdb_dbi_open(txn, table_name[table], MDB_CREATE, &disk->dbi[table]);
-    if (code != 0) {
-        mdb_txn_abort(txn);
-        return code;
-    }
-    return mdb_txn_commit(txn);
-}
-
-// Writes the schema version into a new store; refuses one of another version.
-static enum dj_error check_schema(struct disk *disk, struct fault *fault)
-{
-    uint32_t version = STORE_SCHEMA_VERSION;
-    MDB_val key = {.mv_size = 6, .mv_data = (void *)"schema"}, value = {.mv_size = sizeof version, .mv_data = &version};
-    MDB_txn *txn;
-
-    int code = mdb_txn_begin(disk->env, NULL, 0, &txn);
-    if (code == 0) {
-        code = mdb_put(txn, disk->dbi[STORE_META], &key, &value, MDB_NOOVERWRITE);
-        uint32_t found = 0;
-        if (code == MDB_KEYEXIST && value.mv_size == sizeof found)
-            memcpy(&found, value.mv_data, sizeof found);
-        if (code == MDB_KEYEXIST && found != STORE_SCHEMA_VERSION) {
-            mdb_txn_abort(txn);
-            return fault_set(
-                fault, DJ_E_STORE_VERSION,
-                "the state folder %s was written with schema version %u, this program uses %d; use the djinn that wrote it, "
-                "or name another folder with --state",
-                disk->path, found, STORE_SCHEMA_VERSION);
-        }
-        code = mdb_txn_commit(txn);
-    }
-    return code == 0
-               ? DJ_OK
-               : fault_set(fault, error_of(code), "cannot write to the state folder %s: %s", disk->path, mdb_strerror(code));
-}
-
-static enum dj_error open_environment(struct disk *disk, const struct store_config *config, struct fault *fault)
-{
-    char path[PATH_BYTES_MAX + 32];
-    unsigned flags = MDB_NOSUBDIR | MDB_NORDAHEAD;
-
-    if (config->durability != STORE_DISK)
-        flags |= MDB_NOSYNC;
-    snprintf(path, sizeof path, "%s/lineage.mdb", disk->path);
-    struct stat status;
-    disk->map_bytes = MAP_BYTES_START;
-    if (stat(path, &status) == 0)
-        while (disk->map_bytes < 2 * (size_t)status.st_size)
-            disk->map_bytes *= 2;
-
-    int code = mdb_env_create(&disk->env);
-    if (code == 0)
-        code = mdb_env_set_maxdbs(disk->env, STORE_TABLES);
-    if (code == 0)
-        code = mdb_env_set_mapsize(disk->env, disk->map_bytes);
-    if (code == 0)
-        code = mdb_env_open(disk->env, path, flags, 0600);
-    if (code == 0)
-        code = open_tables(disk);
-    return code == 0 ? DJ_OK : fault_set(fault, error_of(code), "cannot open the store %s: %s", path, mdb_strerror(code));
-}
-
-enum dj_error disk_open(const struct store_config *config, struct disk **ret, struct fault *fault)
-{
-    char blobs[PATH_BYTES_MAX + 16];
-
-    if (config->path == NULL || strlen(config->path) == 0 || strlen(config->path) >= PATH_BYTES_MAX - 200)
-        return fault_set(fault, DJ_E_INVALID, "the state folder's path is empty or longer than %d bytes", PATH_BYTES_MAX - 201);
-    struct disk *disk = calloc(1, sizeof *disk);
-    if (disk == NULL)
-        return fault_set(fault, DJ_E_NO_MEMORY, "no memory for the store");
-    disk->lock_fd = -1;
-    disk->is_synced = config->durability == STORE_DISK;
-    snprintf(disk->path, sizeof disk->path, "%s", config->path);
-
-    enum dj_error error = make_folder(disk->path, fault);
-    if (error == DJ_OK) {
-        snprintf(blobs, sizeof blobs, "%s/blobs", disk->path);
-        error = make_folder(blobs, fault);
-    }
-    if (error == DJ_OK)
-        error = lock_folder(disk, fault);
-    if (error == DJ_OK)
-        error = open_environment(disk, config, fault);
-    if (error == DJ_OK)
-        error = check_schema(disk, fault);
-    if (error != DJ_OK) {
-        disk_close(disk);
-        return error;
-    }
-    *ret = disk;
-    return DJ_OK;
-}
-
-void disk_close(struct disk *disk)
-{
-    if (disk == NULL)
+    if (disk->dead.count == 0 || !disk_pin_exclusive(disk))
         return;
-    if (disk->env != NULL)
-        mdb_env_close(disk->env);
-    if (disk->lock_fd >= 0)
-        close(disk->lock_fd);
-    free(disk);
+    for (uint32_t i = 0; i < disk->dead.count; i++)
+        files_remove(&disk->files, disk->dead.number[i]);
+    disk->dead.count = 0;
+    flock(disk->pin_fd, LOCK_UN);
+}
+
+static void transaction_failed(struct disk *disk)
+{
+    for (uint32_t i = 0; i < disk->born.count; i++)
+        files_remove(&disk->files, disk->born.number[i]);
+    disk->born.count = disk->dying.count = 0;
+}
+
+static void transaction_committed(struct disk *disk)
+{
+    disk->born.count = 0;
+    for (uint32_t i = 0; i < disk->dying.count && disk->dead.count < DEAD_MAX; i++)
+        if (!numbers_add(&disk->dead, disk->dying.number[i]))
+            break;
+    disk->dying.count = 0;
+    if (disk->durability != STORE_OS)
+        bury(disk);
 }
 
 // Committing ---------------------------------------------------------------------------------------------------------
 
-static int put(struct disk *disk, MDB_txn *txn, const struct store_item *item)
+// The value that stands there goes; if it is a file, so does that.
+static int forget(struct disk *disk, MDB_txn *txn, const MDB_val *old)
 {
-    MDB_val key = {.mv_size = item->key_bytes, .mv_data = (void *)item->key}, value;
-    unsigned flags = MDB_RESERVE | (item->verb == STORE_PUT_IF_ABSENT ? MDB_NOOVERWRITE : 0);
-    const uint8_t *data = item->value->data + item->value_offset;
-    bool is_file = item->value_bytes > STORE_INLINE_BYTES;
-    int code;
+    struct value value;
 
-    if (item->verb == STORE_PUT_IF_ABSENT && mdb_get(txn, disk->dbi[item->table], &key, &value) == 0)
+    if (!value_parse(old->mv_data, old->mv_size, &value) || !value_is_file(&value))
         return 0;
-    if (is_file && (code = file_write(disk, item)) != 0)
+    int code = schema_file_delete(txn, &disk->tables, value.file);
+    if (code != 0 && code != MDB_NOTFOUND)
         return code;
-    value.mv_size = VALUE_HEADER + (is_file ? 8 : item->value_bytes);
-    code = mdb_put(txn, disk->dbi[item->table], &key, &value, flags);
+    disk->change.files--;
+    disk->change.file_bytes -= value.stored_bytes;
+    return numbers_add(&disk->dying, value.file) ? 0 : ENOMEM;
+}
+
+static int make_file(struct disk *disk, MDB_txn *txn, const struct store_item *item, MDB_val *key, struct value *value)
+{
+    uint64_t check = value->check;
+
+    int code = files_write(&disk->files, item->value->data + item->value_offset, item->value_bytes, value);
     if (code != 0)
         return code;
+    value->check = check;
+    if (!numbers_add(&disk->born, value->file)) {
+        files_remove(&disk->files, value->file);
+        return ENOMEM;
+    }
+    disk->change.files++;
+    disk->change.file_bytes += value->stored_bytes;
+    return schema_file_put(txn, &disk->tables, value, (int)item->table, key);
+}
 
-    uint8_t *to = value.mv_data;
-    uint64_t check = hash64(data, item->value_bytes);
-    to[0] = is_file ? FORM_FILE : FORM_INLINE;
-    memcpy(to + 1, &check, 8);
-    memcpy(to + VALUE_HEADER, is_file ? (const void *)&item->value_bytes : data, is_file ? 8 : item->value_bytes);
+static int make_value(struct disk *disk, MDB_txn *txn, const struct store_item *item, MDB_val *key, struct value *value)
+{
+    const uint8_t *data = item->value->data + item->value_offset;
+    uint64_t bytes = item->value_bytes;
+
+    *value = (struct value){
+        .form = VALUE_INLINE, .check = hash64(data, bytes), .plain_bytes = bytes, .stored_bytes = bytes, .data = data};
+    if (bytes > STORE_INLINE_BYTES)
+        return make_file(disk, txn, item, key, value);
+    if (bytes < STORE_COMPRESS_BYTES || !value_is_compressible(data, bytes))
+        return 0;
+    size_t packed = ZSTD_compressCCtx(disk->compressor, disk->packed, sizeof disk->packed, data, bytes, VALUE_ZSTD_LEVEL);
+    if (ZSTD_isError(packed) == 0 && value_pays(bytes, packed + 8)) {
+        value->form = VALUE_INLINE_ZSTD;
+        value->stored_bytes = packed;
+        value->data = disk->packed;
+    }
     return 0;
+}
+
+static int put(struct disk *disk, MDB_txn *txn, const struct store_item *item)
+{
+    MDB_dbi table = disk->tables.table[item->table];
+    MDB_val key = {.mv_size = item->key_bytes, .mv_data = (void *)item->key}, data;
+    struct value value;
+
+    int code = mdb_get(txn, table, &key, &data);
+    if (code == 0 && item->verb == STORE_PUT_IF_ABSENT)
+        return 0;
+    if (code == 0)
+        code = forget(disk, txn, &data);
+    else if (code == MDB_NOTFOUND)
+        code = 0;
+    if (code == 0)
+        code = make_value(disk, txn, item, &key, &value);
+    if (code != 0)
+        return code;
+    data.mv_size = value_length(&value);
+    code = mdb_put(txn, table, &key, &data, MDB_RESERVE);
+    if (code == 0)
+        value_write(&value, data.mv_data);
+    return code;
+}
+
+static int delete_key(struct disk *disk, MDB_txn *txn, const struct store_item *item)
+{
+    MDB_dbi table = disk->tables.table[item->table];
+    MDB_val key = {.mv_size = item->key_bytes, .mv_data = (void *)item->key}, data;
+
+    int code = mdb_get(txn, table, &key, &data);
+    if (code == MDB_NOTFOUND)
+        return 0;
+    if (code == 0)
+        code = forget(disk, txn, &data);
+    return code != 0 ? code : mdb_del(txn, table, &key, NULL);
 }
 
 static int apply(struct disk *disk, MDB_txn *txn, const struct store_item *item)
 {
-    MDB_val key = {.mv_size = item->key_bytes, .mv_data = (void *)item->key};
-    int code;
+    bool is_value = item->verb == STORE_PUT || item->verb == STORE_PUT_IF_ABSENT;
 
-    switch (item->verb) {
-    case STORE_PUT:
-    case STORE_PUT_IF_ABSENT: return put(disk, txn, item);
-    case STORE_DELETE: code = mdb_del(txn, disk->dbi[item->table], &key, NULL); return code == MDB_NOTFOUND ? 0 : code;
-    case STORE_GET:
-    case STORE_SCAN: break;
-    }
-    return EINVAL;
+    if (item->table == 0 || item->table >= STORE_TABLES || item->key_bytes == 0 || item->key_bytes > STORE_KEY_MAX ||
+        (is_value && item->value == NULL))
+        return EINVAL;
+    if (is_value)
+        return put(disk, txn, item);
+    return item->verb == STORE_DELETE ? delete_key(disk, txn, item) : EINVAL;
+}
+
+static void count_entries(struct disk *disk, MDB_txn *txn)
+{
+    MDB_stat stat;
+
+    for (int table = 1; table < STORE_TABLES; table++)
+        if (mdb_stat(txn, disk->tables.table[table], &stat) == 0)
+            disk->entries[table] = stat.ms_entries;
 }
 
 static int commit_once(struct disk *disk, struct store_batch *const *batch, uint32_t batches)
@@ -359,74 +236,169 @@ static int commit_once(struct disk *disk, struct store_batch *const *batch, uint
     int code = mdb_txn_begin(disk->env, NULL, 0, &txn);
     if (code != 0)
         return code;
+    memset(&disk->change, 0, sizeof disk->change);
     for (uint32_t b = 0; b < batches && code == 0; b++)
         for (uint32_t i = 0; i < batch[b]->items && code == 0; i++)
             code = apply(disk, txn, &batch[b]->item[i]);
+    if (knob(KNOB_COMMIT_DELAY_US) != 0)
+        usleep((useconds_t)knob(KNOB_COMMIT_DELAY_US));
+    if (code == 0 && knob(KNOB_COMMIT_FULL) != 0)
+        code = ENOSPC;    // as from a write
+    if (code == 0 && disk->born.count > 0 && disk->files.is_synced)
+        code = files_settle(&disk->files);
     if (code != 0) {
         mdb_txn_abort(txn);
+    } else {
+        count_entries(disk, txn);
+        code = mdb_txn_commit(txn);
+    }
+    if (code != 0) {
+        transaction_failed(disk);
         return code;
     }
-    if (disk->has_new_files && disk->is_synced) {
-        char blobs[PATH_BYTES_MAX + 16];
-        snprintf(blobs, sizeof blobs, "%s/blobs", disk->path);
-        code = sync_folder(blobs);
-        if (code != 0) {
-            mdb_txn_abort(txn);
-            return code;
-        }
+    transaction_committed(disk);
+    disk->file_count += disk->change.files;
+    disk->file_bytes += disk->change.file_bytes;
+    return 0;
+}
+
+// No transaction is open, and none of ours may be: the pin is given up for as long as it takes.
+int disk_grow(struct disk *disk)
+{
+    int dead;
+
+    if (disk->map_bytes >= MAP_BYTES_MAX)
+        return MDB_MAP_FULL;
+    mdb_reader_check(disk->env, &dead);    // a copy that was killed would hold its pages for ever
+    int code = disk->durability == STORE_OS ? steady_mark(&disk->steady, disk->env) : 0;
+    if (code != 0)
+        return code;
+    steady_unpin(&disk->steady);
+    code = mdb_env_set_mapsize(disk->env, disk->map_bytes * 2);
+    if (code == 0)
+        disk->map_bytes *= 2;
+    int pinned = steady_pin(&disk->steady, disk->env);
+    return code != 0 ? code : pinned;
+}
+
+// Before it is full, so that few transactions are done twice.
+static void grow_if_needed(struct disk *disk)
+{
+    MDB_envinfo info;
+
+    mdb_env_info(disk->env, &info);
+    disk->tree_bytes = (info.me_last_pgno + 1) * disk->page_bytes;
+    if (disk->tree_bytes > disk->map_bytes - disk->map_bytes / 4 && disk->map_bytes < MAP_BYTES_MAX)
+        (void)disk_grow(disk);    // what fails here is met again, and told, when it is full
+}
+
+static void committed(struct disk *disk)
+{
+    disk->is_known_full = false;
+    disk->commits_unsynced++;
+    if (disk->durability == STORE_DISK) {
+        disk->syncs++;
+        disk->last_sync_ns = clock_ns(CLOCK_REALTIME);
+    } else if (disk->commits_unsynced == 1) {
+        disk->unsynced_since_ns = clock_ns(CLOCK_MONOTONIC);
     }
-    disk->has_new_files = false;
-    return mdb_txn_commit(txn);
+    grow_if_needed(disk);
 }
 
 enum dj_error disk_commit(struct disk *disk, struct store_batch *const *batch, uint32_t batches)
 {
+    bool was_reopened = false;
     int code;
 
-    while ((code = commit_once(disk, batch, batches)) == MDB_MAP_FULL && disk->map_bytes < MAP_BYTES_MAX) {
-        code = mdb_env_set_mapsize(disk->env, disk->map_bytes * 2);
-        if (code != 0)
+    if (disk->env == NULL && disk_reopen(disk) != 0)
+        return failed(disk, "the store cannot be opened again", EIO);
+    while ((code = commit_once(disk, batch, batches)) != 0) {
+        // After a meta page that could not be written LMDB takes nothing more until it is opened again.
+        if (code == MDB_PANIC && !was_reopened) {
+            was_reopened = true;
+            if ((code = disk_reopen(disk)) != 0)
+                break;
+        } else if (code != MDB_MAP_FULL || (code = disk_grow(disk)) != 0) {
             break;
-        disk->map_bytes *= 2;
+        }
     }
-    return code == 0 ? DJ_OK : failed("commit failed; nothing of it is visible", disk->path, code);
+    if (code != 0)
+        return failed(disk, "commit failed; nothing of it is visible", code);
+    committed(disk);
+    return DJ_OK;
+}
+
+// Syncing behind the answers ------------------------------------------------------------------------------------------
+
+uint64_t disk_sync_due_ns(const struct disk *disk)
+{
+    if (disk->durability != STORE_OS || disk->commits_unsynced == 0)
+        return UINT64_MAX;
+    uint64_t age = clock_ns(CLOCK_MONOTONIC) - disk->unsynced_since_ns;
+    return age >= STORE_OS_SYNC_NS || disk->commits_unsynced >= COMMITS_BETWEEN_SYNCS_MAX ? 0 : STORE_OS_SYNC_NS - age;
+}
+
+void disk_sync_if_due(struct disk *disk)
+{
+    if (disk->env == NULL || disk_sync_due_ns(disk) != 0)
+        return;
+    uint64_t now = clock_ns(CLOCK_REALTIME);
+    int code = steady_mark(&disk->steady, disk->env);
+    if (code != 0) {
+        (void)failed(disk, "the sync behind the answers failed", code);
+        disk->unsynced_since_ns = clock_ns(CLOCK_MONOTONIC);    // not again at once
+        disk->commits_unsynced = 1;
+        return;
+    }
+    disk->commits_unsynced = 0;
+    disk->syncs++;
+    disk->last_sync_ns = now;
+    bury(disk);
+}
+
+void disk_stats(const struct disk *disk, struct store_stats *stats)
+{
+    stats->syncs = disk->syncs;
+    stats->last_sync_ns = disk->last_sync_ns;
+    stats->map_bytes = disk->map_bytes;
+    stats->tree_bytes = disk->tree_bytes;
+    stats->files = disk->file_count;
+    stats->file_bytes = disk->file_bytes;
+    stats->full = disk->full;
+    memcpy(stats->entries, disk->entries, sizeof stats->entries);
 }
 
 // Reading ------------------------------------------------------------------------------------------------------------
 
-static enum dj_error add_entry(struct disk *disk, const struct store_item *item, uint32_t index, MDB_val key, MDB_val value,
+static enum dj_error add_entry(struct disk *disk, const struct store_item *item, uint32_t index, MDB_val key, MDB_val data,
                                struct store_result *result)
 {
-    const uint8_t *from = value.mv_data;
-    struct store_item found = *item;
+    struct value value;
     struct blob *blob = NULL;
-    uint64_t check, bytes;
+    enum dj_error error = DJ_E_STORE_CORRUPT;
 
-    // Values written without a header: only the schema version.
-    if (value.mv_size < VALUE_HEADER || key.mv_size > STORE_KEY_MAX)
+    // The schema's version is no value of ours.
+    if (item->table == STORE_META && data.mv_size < VALUE_HEADER)
         return DJ_OK;
-    memcpy(found.key, key.mv_data, key.mv_size);
-    found.key_bytes = (uint32_t)key.mv_size;
-    memcpy(&check, from + 1, 8);
-    if (from[0] == FORM_FILE && value.mv_size == VALUE_HEADER + 8) {
-        memcpy(&bytes, from + VALUE_HEADER, 8);
-        if (item->verb == STORE_SCAN)    // scans list files without reading them: an empty value
-            blob = blob_make(0);
-        else if (file_read(disk, &found, bytes, &blob) != 0)
-            return DJ_E_STORE_CORRUPT;
-    } else {
-        bytes = value.mv_size - VALUE_HEADER;
-        blob = blob_copy(from + VALUE_HEADER, bytes);
+    if (key.mv_size <= STORE_KEY_MAX && value_parse(data.mv_data, data.mv_size, &value)) {
+        if (!value_is_file(&value))
+            error = value_unpack(&value, &blob);
+        else if (item->verb == STORE_GET)
+            error = files_read(disk->path, &value, &blob);
+        else    // scans list files without reading them: an empty value
+            error = (blob = blob_make(0)) == NULL ? DJ_E_NO_MEMORY : DJ_OK;
     }
-    if (blob == NULL)
+    if (error == DJ_E_STORE_CORRUPT)
+        log_write(LOG_ERROR, "store",
+                  "a value fails its checksum and is refused; 'djinn store check' names all such table=%s path=%s",
+                  schema_table_name[item->table], disk->path);
+    if (error != DJ_OK)
+        return error;
+    struct store_entry *added = result_add(result, index, key.mv_data, key.mv_size, blob);
+    if (added == NULL)
         return DJ_E_NO_MEMORY;
-    bool is_listed_only = from[0] == FORM_FILE && item->verb == STORE_SCAN;
-    if (!is_listed_only && hash64(blob->data, blob->bytes) != check) {
-        blob_drop(blob);
-        log_write(LOG_ERROR, "store", "a value fails its checksum table=%s", table_name[item->table]);
-        return DJ_E_STORE_CORRUPT;
-    }
-    return result_add(result, index, found.key, found.key_bytes, blob) == NULL ? DJ_E_NO_MEMORY : DJ_OK;
+    added->bytes = value.plain_bytes;
+    return DJ_OK;
 }
 
 static enum dj_error scan(struct disk *disk, MDB_txn *txn, const struct store_item *item, uint32_t index,
@@ -436,7 +408,7 @@ static enum dj_error scan(struct disk *disk, MDB_txn *txn, const struct store_it
     MDB_cursor *cursor;
     enum dj_error error = DJ_OK;
 
-    if (mdb_cursor_open(txn, disk->dbi[item->table], &cursor) != 0)
+    if (mdb_cursor_open(txn, disk->tables.table[item->table], &cursor) != 0)
         return DJ_E_STORE;
     int code = mdb_cursor_get(cursor, &key, &value, item->key_bytes == 0 ? MDB_FIRST : MDB_SET_RANGE);
     for (uint32_t n = 0; code == 0 && n < item->scan_max && error == DJ_OK; n++) {
@@ -451,19 +423,25 @@ enum dj_error disk_read(struct disk *disk, const struct store_batch *batch, stru
 {
     MDB_txn *txn;
     enum dj_error error = DJ_OK;
-    int code = mdb_txn_begin(disk->env, NULL, MDB_RDONLY, &txn);
-    if (code != 0)
-        return failed("read failed", disk->path, code);
 
+    if (disk->env == NULL && disk_reopen(disk) != 0)
+        return failed(disk, "the store cannot be opened again", EIO);
+    int code = mdb_txn_begin(disk->env, NULL, MDB_RDONLY, &txn);
+    if (code == MDB_PANIC && (code = disk_reopen(disk)) == 0)
+        code = mdb_txn_begin(disk->env, NULL, MDB_RDONLY, &txn);
+    if (code != 0)
+        return failed(disk, "read failed", code);
     for (uint32_t i = 0; i < batch->items && error == DJ_OK; i++) {
         const struct store_item *item = &batch->item[i];
-        if (item->verb == STORE_SCAN) {
+        if (item->table == 0 || item->table >= STORE_TABLES || item->key_bytes > STORE_KEY_MAX) {
+            error = DJ_E_INVALID;
+        } else if (item->verb == STORE_SCAN) {
             error = scan(disk, txn, item, i, result);
-            continue;
+        } else {
+            MDB_val key = {.mv_size = item->key_bytes, .mv_data = (void *)item->key}, value;
+            if (mdb_get(txn, disk->tables.table[item->table], &key, &value) == 0)
+                error = add_entry(disk, item, i, key, value, result);
         }
-        MDB_val key = {.mv_size = item->key_bytes, .mv_data = (void *)item->key}, value;
-        if (mdb_get(txn, disk->dbi[item->table], &key, &value) == 0)
-            error = add_entry(disk, item, i, key, value, result);
     }
     mdb_txn_abort(txn);
     return error;

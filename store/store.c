@@ -27,7 +27,7 @@ struct store {
     struct disk *disk;
     bool is_stopping;
     uint32_t head, tail;
-    struct store_stats stats;
+    struct store_stats stats;    // under the mutex
     struct request ring[STORE_QUEUE_MAX];
 };
 
@@ -65,8 +65,20 @@ static void run_read(struct store *store, const struct request *request)
     struct store_result *result = result_make();
     enum dj_error error = result == NULL ? DJ_E_NO_MEMORY : disk_read(store->disk, request->batch, result);
 
+    pthread_mutex_lock(&store->mutex);
     store->stats.reads++;
+    pthread_mutex_unlock(&store->mutex);
     finish(store, request, error, result);
+}
+
+static void count_commits(struct store *store, uint32_t batches, uint64_t start_ns)
+{
+    pthread_mutex_lock(&store->mutex);
+    store->stats.commits++;
+    store->stats.batches += batches;
+    store->stats.sync_ns += clock_ns() - start_ns;
+    disk_stats(store->disk, &store->stats);
+    pthread_mutex_unlock(&store->mutex);
 }
 
 // One transaction for all of them. When it fails and there are several, each is tried alone, so that one bad batch fails alone.
@@ -77,27 +89,49 @@ static void run_commits(struct store *store, const struct request *request, uint
 
     for (uint32_t i = 0; i < count; i++)
         batch[i] = request[i].batch;
-    enum dj_error error = disk_commit(store->disk, batch, count);
-    if (error != DJ_OK && count > 1) {
-        for (uint32_t i = 0; i < count; i++)
-            finish(store, &request[i], disk_commit(store->disk, &batch[i], 1), NULL);
-    } else {
-        for (uint32_t i = 0; i < count; i++)
-            finish(store, &request[i], error, NULL);
-    }
-    store->stats.commits++;
-    store->stats.batches += count;
-    store->stats.sync_ns += clock_ns() - start;
+    enum dj_error error = disk_commit(store->disk, batch, count), each[GROUP_BATCHES_MAX];
+    for (uint32_t i = 0; i < count; i++)
+        each[i] = error != DJ_OK && count > 1 ? disk_commit(store->disk, &batch[i], 1) : error;
+    count_commits(store, count, start);
+    for (uint32_t i = 0; i < count; i++)
+        finish(store, &request[i], each[i], NULL);
 }
 
-// Takes a run of commits, or one read, in order of arrival; 0 when stopping and nothing is left.
-static uint32_t take(struct store *store, struct request *request)
+// Waits for a request, or until the sync behind the answers is due. Under the mutex.
+static void wait_for_work(struct store *store)
+{
+    uint64_t due = disk_sync_due_ns(store->disk);
+    struct timespec until;
+
+    if (due == UINT64_MAX) {
+        pthread_cond_wait(&store->changed, &store->mutex);
+        return;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += (time_t)((until.tv_nsec + (long)(due % 1000000000u)) / 1000000000 + (long)(due / 1000000000u));
+    until.tv_nsec = (until.tv_nsec + (long)(due % 1000000000u)) % 1000000000;
+    pthread_cond_timedwait(&store->changed, &store->mutex, &until);
+}
+
+static void sync_if_due(struct store *store)
+{
+    if (disk_sync_due_ns(store->disk) != 0)
+        return;
+    disk_sync_if_due(store->disk);
+    pthread_mutex_lock(&store->mutex);
+    disk_stats(store->disk, &store->stats);
+    pthread_mutex_unlock(&store->mutex);
+}
+
+// Takes a run of commits, or one read, in order of arrival; 0 when a sync is due or when stopping, and nothing is left.
+static uint32_t take(struct store *store, struct request *request, bool *ret_is_over)
 {
     uint32_t count = 0;
 
     pthread_mutex_lock(&store->mutex);
-    while (store->head == store->tail && !store->is_stopping)
-        pthread_cond_wait(&store->changed, &store->mutex);
+    while (store->head == store->tail && !store->is_stopping && disk_sync_due_ns(store->disk) != 0)
+        wait_for_work(store);
+    *ret_is_over = store->head == store->tail && store->is_stopping;
     while (store->tail != store->head && count < GROUP_BATCHES_MAX) {
         const struct request *next = &store->ring[store->tail % STORE_QUEUE_MAX];
         if (next->is_read && count > 0)
@@ -115,13 +149,15 @@ static void *run(void *argument)
 {
     struct store *store = argument;
     struct request request[GROUP_BATCHES_MAX];
-    uint32_t count;
+    bool is_over = false;
 
-    while ((count = take(store, request)) > 0) {
-        if (request[0].is_read)
+    while (!is_over) {
+        uint32_t count = take(store, request, &is_over);
+        if (count > 0 && request[0].is_read)
             run_read(store, &request[0]);
-        else
+        else if (count > 0)
             run_commits(store, request, count);
+        sync_if_due(store);
     }
     return NULL;
 }
@@ -181,8 +217,13 @@ enum dj_error store_open(const struct store_config *config, const struct io_sink
         return error;
     }
     store->sink = *sink;
+    disk_stats(store->disk, &store->stats);
     pthread_mutex_init(&store->mutex, NULL);
-    pthread_cond_init(&store->changed, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&store->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     if (pthread_create(&store->thread, NULL, run, store) != 0) {
         disk_close(store->disk);
         free(store);
@@ -194,6 +235,9 @@ enum dj_error store_open(const struct store_config *config, const struct io_sink
 
 struct store_stats store_stats(const struct store_port *port)
 {
-    const struct store *store = port->self;
-    return store->stats;
+    struct store *store = port->self;
+    pthread_mutex_lock(&store->mutex);
+    struct store_stats stats = store->stats;
+    pthread_mutex_unlock(&store->mutex);
+    return stats;
 }

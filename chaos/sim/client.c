@@ -3,9 +3,7 @@
 
 #include "chaos/sim/client.h"
 
-#include "chaos/sim/account.h"
 #include "chaos/sim/program.h"
-#include "core/base/arena.h"
 #include "core/base/assert.h"
 #include "core/io/blob.h"
 #include "core/lineage/record.h"
@@ -19,9 +17,9 @@
 
 #define CONNECT_NS 10000000000u
 #define RECONNECT_NS 100000000u    // after a session that could not be opened
-#define ROOM_NS 10000000000u       // as the client's loop waits for room
+#define ROOM_NS 600000000000u      // as the client's loop waits for room
 #define FAREWELL_NS 20000000u      // between saying good-bye and closing the links
-enum { EVENTS_FIRST = 64, OPENINGS_MAX = 200 };
+enum { EVENTS_FIRST = 64, OPENINGS_MAX = 400, LINKS_MAX = 128 };
 
 enum phase { PHASE_OPENING, PHASE_PAUSING, PHASE_RUNNING, PHASE_ENDING, PHASE_LEAVING, PHASE_FINISHED };
 
@@ -41,7 +39,6 @@ struct client {
     struct recorder *recorder;
     struct protocol *protocol;
     struct program *program;
-    struct arena *arena;
     struct io_effects *effects, silent;
     struct io_event *event;
     uint32_t events, event_capacity;
@@ -51,9 +48,11 @@ struct client {
     // What the program waits for.
     struct value *reading;
     struct fetching *fetching;
-    bool is_flushing, is_started;
+    bool is_flushing, is_started, is_fenced;
     uint64_t room_until_ns;
-    struct account account;
+    uint64_t link[LINKS_MAX];    // that are up; 0: none
+    void **tag;                  // of submissions without an outcome
+    uint32_t tags, tag_capacity;
     uint64_t life;
 };
 
@@ -64,13 +63,14 @@ void client_wrong(struct client *client, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    sim_fail(client->sim, "%s: %s", client->config->name, text);
+    sim_fail(client->sim, "client%u: %s", client->config->index, text);
 }
 
 void client_met_error(struct client *client, enum dj_error error, const char *text)
 {
     client->config->totals->errors++;
-    if (!client->config->may_fail(client->config->context, error))
+    client->is_fenced |= error == DJ_E_EPOCH_FENCED;
+    if (!client->config->may_fail(client->config->context, error, client->phase == PHASE_OPENING))
         client_wrong(client, "an error that this world does not explain: %s (%s)", dj_error_name(error), text);
 }
 
@@ -79,18 +79,46 @@ struct recorder *client_recorder(struct client *client)
     return client->recorder;
 }
 
-bool client_account_holds(const struct client *client, bool is_end, char text[SIM_TEXT_MAX])
+bool client_window(void *self, uint64_t *ret_executions, uint64_t *ret_bytes)
 {
-    if (client->protocol != NULL) {
-        struct protocol_stats stats = protocol_stats(client->protocol);
-        if (stats.executions_unacknowledged > PROTOCOL_WINDOW_MAX ||
-            stats.bytes_unacknowledged > PROTOCOL_WINDOW_BYTES_MAX + (1 << 20)) {
-            snprintf(text, SIM_TEXT_MAX, "%s keeps %" PRIu64 " executions and %" PRIu64 " bytes unacknowledged",
-                     client->config->name, stats.executions_unacknowledged, stats.bytes_unacknowledged);
-            return false;
+    const struct client *client = self;
+    if (client->protocol == NULL || client->phase >= PHASE_ENDING)
+        return false;
+    struct protocol_stats stats = protocol_stats(client->protocol);
+    *ret_executions = stats.executions_unacknowledged;
+    *ret_bytes = stats.bytes_unacknowledged;
+    return true;
+}
+
+static void note_link(struct client *client, uint64_t from, uint64_t to)
+{
+    for (uint32_t i = 0; i < LINKS_MAX; i++)
+        if (client->link[i] == from) {
+            client->link[i] = to;
+            return;
         }
+    assert(to == 0);
+}
+
+static void tag_goes_out(struct client *client, void *tag)
+{
+    if (client->tags == client->tag_capacity) {
+        client->tag_capacity = client->tag_capacity == 0 ? EVENTS_FIRST : client->tag_capacity * 2;
+        client->tag = realloc(client->tag, client->tag_capacity * sizeof *client->tag);
+        assert(client->tag != NULL);
     }
-    return account_holds(&client->account, is_end, text);
+    client->tag[client->tags++] = tag;
+}
+
+static bool tag_comes_back(struct client *client, const void *tag)
+{
+    for (uint32_t i = 0; i < client->tags; i++)
+        if (client->tag[i] == tag) {
+            client->tag[i] = client->tag[--client->tags];
+            return true;
+        }
+    client_wrong(client, "every request ends once: an outcome for a submission that has had one");
+    return false;
 }
 
 // The recorder's port -------------------------------------------------------------------------------------------------------
@@ -105,7 +133,7 @@ static void port_submit(void *self, const struct submission *submission)
 {
     struct client *client = self;
     client->config->totals->executions++;
-    account_submitted(&client->account, submission->counter, submission->tag, true);
+    tag_goes_out(client, submission->tag);
     protocol_submit(client->protocol, client->now_ns, submission);
 }
 
@@ -113,7 +141,7 @@ static void port_import(void *self, uint32_t place, uint64_t counter, uint32_t f
                         uint32_t from_output, void *tag)
 {
     struct client *client = self;
-    account_submitted(&client->account, counter, tag, false);
+    tag_goes_out(client, tag);
     protocol_import(client->protocol, client->now_ns, place, counter, from_place, from_counter, from_output, tag);
 }
 
@@ -138,7 +166,7 @@ static uint64_t port_link_open(void *self, const char *address)
 static void port_link_close(void *self, uint64_t link)
 {
     struct client *client = self;
-    account_link_down(&client->account, link);
+    note_link(client, link, 0);
     effects_add(client->effects, IO_LINK_CLOSE)->link_close.link = link;
 }
 
@@ -146,7 +174,6 @@ static void port_send(void *self, uint64_t link, uint16_t message, struct blob *
                       uint64_t bulk_bytes, uint64_t not_after_ns)
 {
     struct client *client = self;
-    account_sent(&client->account, link, message, body);
     struct io_effect *effect = effects_add(client->effects, IO_SEND);
     effect->send.link = link;
     effect->send.message = message;
@@ -164,14 +191,14 @@ static void port_answered(void *self, void *tag, uint32_t output, struct blob *b
 
 static void port_executed(void *self, void *tag)
 {
-    account_outcome(&((struct client *)self)->account, tag, true);
-    recorder_executed(((struct client *)self)->recorder, tag);
+    if (tag_comes_back(self, tag))
+        recorder_executed(((struct client *)self)->recorder, tag);
 }
 
 static void port_failed(void *self, void *tag, enum dj_error error, int64_t node, const char *text)
 {
-    account_outcome(&((struct client *)self)->account, tag, false);
-    recorder_failed(((struct client *)self)->recorder, tag, error, node, text);
+    if (tag_comes_back(self, tag))
+        recorder_failed(((struct client *)self)->recorder, tag, error, node, text);
 }
 
 static void port_place_lost(void *self, uint32_t place, enum dj_error error, const char *text)
@@ -205,12 +232,20 @@ static void port_told(void *self, void *tag, enum dj_error error, const char *te
     (void)self, (void)tag, (void)error, (void)text, (void)data, (void)bytes;    // no question is asked
 }
 
+static void port_live_handles(void *self, uint32_t place, void (*visit)(void *context, uint64_t counter, uint32_t output), void *context)
+{
+    recorder_live_handles(((struct client *)self)->recorder, place, visit, context);
+}
+
 static void open_session(struct client *client)
 {
-    struct protocol_config config = {.incarnation = hash_mix(client->config->seed, client->life * 1000 + ++client->openings),
+    struct protocol_config config = {.incarnation = hash_mix(client->config->program.seed, client->life * 1000 + ++client->openings),
                                      .timeout_ns = CONNECT_NS,
                                      .first_place = recorder_places(client->recorder),
-                                     .leaves = recorder_leaves(client->recorder)};
+                                     .leaves = recorder_leaves(client->recorder),
+                                     .pid = 100 + client->config->index,
+                                     .recovery = client->config->policy,
+                                     .replay_limit_ns = client->config->replay_limit_ns};
     snprintf(config.head, sizeof config.head, "%s", client->config->head);
     snprintf(config.host, sizeof config.host, "%s", client->config->host);
     snprintf(config.name, sizeof config.name, "%s", client->config->name);
@@ -226,6 +261,7 @@ static void open_session(struct client *client)
         .place_lost = port_place_lost,
         .fetched = port_fetched,
         .told = port_told,
+        .live_handles = port_live_handles,
     };
     enum dj_error error = protocol_make(&config, &port, &client->protocol);
     assert(error == DJ_OK);
@@ -243,9 +279,9 @@ static void close_session(struct client *client)
     client->config->totals->links_lost += stats.links_lost;
     protocol_free(protocol);
     client->protocol = NULL;
-    for (uint32_t i = 0; i < ACCOUNT_LINKS_MAX; i++)
-        if (client->account.link[i].link != 0)
-            port_link_close(client, client->account.link[i].link);
+    for (uint32_t i = 0; i < LINKS_MAX; i++)
+        if (client->link[i] != 0)
+            port_link_close(client, client->link[i]);
 }
 
 // Waiting -------------------------------------------------------------------------------------------------------------------
@@ -267,7 +303,7 @@ static enum dj_error flush(struct client *client, struct fault *fault)
 {
     if (!recorder_has_pending(client->recorder))
         return DJ_OK;
-    if (protocol_is_full(client->protocol) || protocol_is_relinking(client->protocol))
+    if (protocol_is_full(client->protocol))
         return client->now_ns < client->room_until_ns ? DJ_E_BUSY
                                                       : fault_set(fault, DJ_E_WINDOW_FULL, "no room in the window for 10 s");
     return recorder_flush(client->recorder, fault);
@@ -355,9 +391,7 @@ static bool flush_goes_on(struct client *client)
     if (error == DJ_E_BUSY)
         return false;
     client->is_flushing = false;
-    if (error == DJ_OK)
-        program_flushed(client->program);
-    else
+    if (error != DJ_OK)
         program_failed(client->program, error, fault.text);
     return true;
 }
@@ -386,7 +420,7 @@ static bool ending_goes_on(struct client *client)
     if (!protocol_is_idle(client->protocol))
         return false;
     recorder_flush_releases(client->recorder);
-    protocol_close(client->protocol);
+    protocol_close(client->protocol, false);
     client->phase = PHASE_LEAVING;
     client->wake_ns = client->now_ns + FAREWELL_NS;
     return false;
@@ -428,14 +462,22 @@ static bool go_on(struct client *client)
     return false;
 }
 
+// Another process has taken the session over: this one is done.
+static void give_up(struct client *client)
+{
+    if (client->reading != NULL)
+        end_read(client, DJ_OK, "");
+    close_session(client);
+    client->is_flushing = false;
+    client->phase = PHASE_FINISHED;
+}
+
 static void handle(struct client *client, struct io_event *event)
 {
     if (event->kind == IO_LINK_UP)
-        account_link_up(&client->account, event->link_up.link);
+        note_link(client, 0, event->link_up.link);
     else if (event->kind == IO_LINK_DOWN && event->link_down.link != 0)
-        account_link_down(&client->account, event->link_down.link);
-    else if (event->kind == IO_RECV)
-        account_received(&client->account, event->recv.link, event->recv.message, event->recv.body);
+        note_link(client, event->link_down.link, 0);
     if (client->protocol != NULL && event->kind != IO_START)
         protocol_event(client->protocol, client->now_ns, event);
     else
@@ -459,6 +501,8 @@ static bool client_run(void *self, uint64_t now_ns, struct io_effects *ret)
         protocol_tick(client->protocol, now_ns);
     while (go_on(client)) {
     }
+    if (client->is_fenced && client->phase != PHASE_FINISHED)
+        give_up(client);
     client->effects = &client->silent;
     return false;
 }
@@ -506,10 +550,8 @@ static void client_free(void *self)
     for (uint32_t i = 0; i < client->events; i++)
         event_drop(&client->event[i]);
     effects_free(&client->silent);
-    arena_free(client->arena);
     free(client->event);
-    client->config->totals->watermarks += client->account.watermarks;
-    account_free(&client->account);
+    free(client->tag);
     free(client);
 }
 
@@ -525,18 +567,15 @@ void *client_make(struct sim *sim, uint32_t node, uint64_t life, void *config)
     client->config->totals->lives++;
     struct recorder_port port = {
         .self = client, .place = port_place, .submit = port_submit, .import = port_import, .release = port_release};
-    enum dj_error error = arena_make(4096, 0, &client->arena);
-    client->account = (struct account){.sim = sim,
-                                       .name = client->config->name,
-                                       .head_node = client->config->head_node,
-                                       .imported = client->config->imported,
-                                       .context = client->config->context,
-                                       .arena = client->arena};
-    if (error == DJ_OK)
-        error = recorder_make(&port, &client->recorder);
+    enum dj_error error = recorder_make(&port, &client->recorder);
     assert(error == DJ_OK);
-    client->program = program_make(client, hash_mix(client->config->seed, life), client->config->steps,
-                                   client->config->pool_devices);
+    struct program_options program = client->config->program;
+    if (life > 0 && client->config->name[0] == '\0')
+        program.seed = hash_mix(program.seed, life);
+    if (life == 0)
+        program.deviates_after = UINT32_MAX;
+    program.deviant_seed = hash_mix(program.deviant_seed, life);
+    client->program = program_make(client, &program);
     return client;
 }
 
@@ -552,6 +591,6 @@ void client_say_state(const struct client *client, char *text, size_t bytes)
     const char *wait = client->reading == NULL    ? client->is_flushing ? ", waiting for room" : ""
                        : client->fetching != NULL ? ", fetching"
                                                   : ", reading";
-    snprintf(text, bytes, "%s is %s%s with %u steps to go", client->config->name, names[client->phase], wait,
+    snprintf(text, bytes, "client%u is %s%s with %u steps to go", client->config->index, names[client->phase], wait,
              program_steps_left(client->program));
 }

@@ -4,28 +4,27 @@
 #ifndef CHAOS_SIM_CLIENT_H
 #define CHAOS_SIM_CLIENT_H
 
+#include "chaos/sim/program.h"
 #include "chaos/sim/sim.h"
 #include "frontend/client/protocol/protocol.h"
 #include "frontend/client/recorder/recorder.h"
 
 struct client;
-struct program;
 
 struct client_config {
-    char head[IO_ADDRESS_MAX], host[64], name[64];
-    uint64_t seed;
-    uint32_t steps;                                          // of its program
-    uint32_t head_node;                                      // whose store the account is checked against
-    uint32_t pool_devices;                                   // the program may name devices below this; 0: it never names one
-    bool (*may_fail)(void *context, enum dj_error error);    // whether a typed error is an answer in this world
-    void (*imported)(void *context, uint64_t session, uint32_t epoch,
-                     uint64_t counter);    // this submission is an import, not an execution
+    char head[IO_ADDRESS_MAX], host[64];
+    char name[64];    // of its session; "": it cannot be resumed, and every life runs another program
+    uint32_t index;
+    struct program_options program;
+    uint8_t policy;    // enum lineage_policy
+    uint64_t replay_limit_ns;
+    bool (*may_fail)(void *context, enum dj_error error, bool is_opening);    // whether a typed error is an answer in this world
     void *context;
     struct client_totals *totals;    // of all lives; outlives the node
 };
 
 struct client_totals {
-    uint64_t reads, errors, steps, finished, lives, resubmissions, links_lost, executions, watermarks, fetches;
+    uint64_t reads, errors, steps, finished, lives, resubmissions, links_lost, executions, fetches;
 };
 
 extern const struct sim_ops client_ops;
@@ -33,8 +32,8 @@ void *client_make(struct sim *sim, uint32_t node, uint64_t life,
                   void *config);    // a sim_make_node; config: struct client_config
 bool client_is_finished(const struct client *client);
 void client_say_state(const struct client *client, char *text, size_t bytes);    // what it waits for
-// False, with the reason, when something that the client was told is durable is not, or its window is over its bounds.
-bool client_account_holds(const struct client *client, bool is_end, char text[SIM_TEXT_MAX]);
+// What it keeps that is not durable; false while it has no session.
+bool client_window(void *client, uint64_t *ret_executions, uint64_t *ret_bytes);
 
 // For program.c.
 struct recorder *client_recorder(struct client *client);

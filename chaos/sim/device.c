@@ -105,14 +105,24 @@ struct device_port *device_port_of(struct sim_device *device)
 
 static void fill_with_garbage(struct sim_device *device, uint64_t offset, uint64_t bytes)
 {
-    uint64_t seed = prng_next(&device->sim->prng);
-    for (uint64_t i = 0; i < bytes; i++)
-        device->region[offset + i] = (uint8_t)(seed >> (i % 8 * 8));
+    uint64_t seed = prng_next(&device->sim->prng), i = 0;
+    for (; i + sizeof seed <= bytes; i += sizeof seed)
+        memcpy(device->region + offset + i, &seed, sizeof seed);
+    memcpy(device->region + offset + i, &seed, bytes - i);
+}
+
+static void forget_streams(struct sim_device *device)
+{
+    for (uint32_t s = 0; s < DEVICE_STREAMS; s++) {
+        struct stream *stream = &device->stream[s];
+        stream->head = stream->tail = stream->next_task = 0;
+        stream->is_running = false;
+    }
 }
 
 void device_birth(struct sim_device *device)
 {
-    memset(device->stream, 0, sizeof device->stream);
+    forget_streams(device);
     fill_with_garbage(device, 0, device->info.capacity_bytes);
 }
 
@@ -241,5 +251,5 @@ static bool is_task_of(const struct happening *happening, const void *context)
 void device_death(struct sim_device *device)
 {
     sim_cancel(device->sim, is_task_of, device);
-    memset(device->stream, 0, sizeof device->stream);
+    forget_streams(device);
 }

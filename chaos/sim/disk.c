@@ -19,6 +19,7 @@ struct sim_table {
 struct sim_disk {
     struct sim_table table[STORE_TABLES];    // each in key order
     uint64_t last_ns;                        // when the last accepted batch is done
+    uint64_t full_until_ns;
 };
 
 struct sim_disk *disk_make(void)
@@ -61,7 +62,8 @@ static uint32_t lower_bound(const struct sim_table *table, const void *key, size
     return low;
 }
 
-static void apply_item(struct sim_disk *disk, const struct store_item *item)
+// Whether anything is different now.
+static bool apply_item(struct sim_disk *disk, const struct store_item *item)
 {
     struct sim_table *table = &disk->table[item->table];
     uint32_t at = lower_bound(table, item->key, item->key_bytes);
@@ -69,16 +71,16 @@ static void apply_item(struct sim_disk *disk, const struct store_item *item)
     if (item->verb == STORE_DELETE && is_there) {
         blob_drop(table->entry[at].value);
         memmove(&table->entry[at], &table->entry[at + 1], (--table->count - at) * sizeof table->entry[0]);
-        return;
+        return true;
     }
     if (item->verb == STORE_DELETE || (item->verb == STORE_PUT_IF_ABSENT && is_there))
-        return;
+        return false;
     struct blob *value = blob_copy(item->value == NULL ? NULL : item->value->data + item->value_offset, item->value_bytes);
     assert(value != NULL);
     if (is_there) {
         blob_drop(table->entry[at].value);
         table->entry[at].value = value;
-        return;
+        return true;
     }
     if (table->count == table->capacity) {
         table->capacity = table->capacity == 0 ? ENTRIES_FIRST : table->capacity * 2;
@@ -88,12 +90,24 @@ static void apply_item(struct sim_disk *disk, const struct store_item *item)
     memmove(&table->entry[at + 1], &table->entry[at], (table->count++ - at) * sizeof table->entry[0]);
     table->entry[at] = (struct store_entry){.key_bytes = item->key_bytes, .value = value};
     memcpy(table->entry[at].key, item->key, item->key_bytes);
+    return true;
 }
 
-static void apply(struct sim_disk *disk, const struct store_batch *batch)
+static void apply(struct sim *sim, uint32_t node, const struct store_batch *batch)
 {
-    for (uint32_t i = 0; i < batch->items; i++)
-        apply_item(disk, &batch->item[i]);
+    for (uint32_t i = 0; i < batch->items; i++) {
+        const struct store_item *item = &batch->item[i];
+        if (!apply_item(sim->node[node].disk, item) || sim->changes == NULL)
+            continue;
+        struct sim_change change = {.node = node, .table = item->table, .key = item->key, .key_bytes = item->key_bytes};
+        if (item->verb != STORE_DELETE) {
+            change.value = item->value == NULL ? item->key : item->value->data + item->value_offset;
+            change.value_bytes = item->value == NULL ? 0 : item->value_bytes;
+        }
+        sim->changes(sim->changes_context, &change);
+    }
+    if (sim->changes != NULL)
+        sim->changes(sim->changes_context, &(struct sim_change){.node = node});
 }
 
 static struct store_result *answer(const struct sim_disk *disk, const struct store_batch *batch)
@@ -130,8 +144,14 @@ static void batch_is_done(struct sim *sim, struct happening *happening)
     event.store_done.result = is_read ? answer(disk, batch) : result_make();
     assert(event.store_done.result != NULL);
     event.store_done.result->batch = batch;    // back to who asked, of a commit too
-    if (!is_read)
-        apply(disk, batch);
+    // While it is full a small batch may fit where a large one did not: what fails is no prefix.
+    bool is_refused = !is_read && sim->now_ns < disk->full_until_ns && !prng_chance(&sim->prng, 1, 4);
+    if (is_refused) {
+        event.store_done.error = DJ_E_STORE_FULL;
+        sim->stats.commits_refused++;
+    } else if (!is_read) {
+        apply(sim, happening->node, batch);
+    }
     sim_deliver(sim, happening->node, &event);
 }
 
@@ -158,6 +178,12 @@ void disk_use(struct sim *sim, uint32_t index, uint64_t ticket, struct store_bat
     happening->drop = batch_drop;
 }
 
+void disk_fill(struct sim *sim, uint32_t node, uint64_t for_ns)
+{
+    sim_say(sim, "the disk of %s is full for %.3f s", sim->node[node].name, (double)for_ns / 1e9);
+    sim->node[node].disk->full_until_ns = sim->now_ns + for_ns;
+}
+
 static bool is_batch_of(const struct happening *happening, const void *context)
 {
     return happening->act == batch_is_done && happening->node == *(const uint32_t *)context;
@@ -179,7 +205,7 @@ void disk_death(struct sim *sim, uint32_t index)
             break;
         is_lost = is_lost || prng_chance(&sim->prng, 1, 2);
         if (!is_lost && first->sent == 0)
-            apply(disk, first->pointer);
+            apply(sim, index, first->pointer);
         sim->stats.commits_lost += is_lost && first->sent == 0;
         batch_free(first->pointer);
         first->pointer = NULL;

@@ -130,6 +130,18 @@ void sim_break_links(struct sim *sim, uint32_t a, uint32_t b)
     }
 }
 
+bool sim_is_linked(const struct sim *sim, uint32_t a, uint32_t b)
+{
+    for (uint32_t i = 0; i < sim->links; i++) {
+        const struct sim_link *link = &sim->link[i];
+        for (uint32_t side = 0; side < 2; side++)
+            if (link->node[side] == a && link->node[1 - side] == b && link->life[side] == sim->node[a].life &&
+                link->life[1 - side] == sim->node[b].life && link->is_up[side])
+                return true;
+    }
+    return false;
+}
+
 void network_close(struct sim *sim, uint32_t node, uint64_t id)
 {
     uint32_t side;
@@ -164,6 +176,16 @@ void network_death(struct sim *sim, uint32_t node)
 
 // Messages ---------------------------------------------------------------------------------------------------------------
 
+static struct sim_message message_of(const struct sim_link *link, uint32_t from, const struct happening *happening)
+{
+    return (struct sim_message){.from = link->node[from],
+                                .to = link->node[1 - from],
+                                .from_life = link->life[from],
+                                .to_life = link->life[1 - from],
+                                .link = (happening->number - 1) / 2,
+                                .departed_ns = happening->departed_ns};
+}
+
 static void message_arrives(struct sim *sim, struct happening *happening)
 {
     uint32_t side = 0;
@@ -175,6 +197,7 @@ static void message_arrives(struct sim *sim, struct happening *happening)
         struct happening *again = sim_put_off(sim, happening, sim->healed_ns[to][from]);
         again->number = happening->number;
         again->sent = happening->sent;
+        again->departed_ns = happening->departed_ns;
         again->event = happening->event;
         happening->event = (struct io_event){0};
         if (link->arrival_ns[side] < again->at_ns)
@@ -189,10 +212,20 @@ static void message_arrives(struct sim *sim, struct happening *happening)
         return;
     }
     sim->stats.messages++;
+    sim_say(sim, "%s -> %s %s", sim->node[from].name, sim->node[to].name, wire_name(event.recv.message));
     if (happening->sent < sim->node[to].sent_last)
         sim->stats.reordered++;
     else
         sim->node[to].sent_last = happening->sent;
+    if (sim->passes != NULL) {
+        struct sim_message passing = message_of(link, 1 - side, happening);
+        passing.is_arrival = true;
+        passing.message = event.recv.message;
+        passing.body = event.recv.body;
+        passing.bulk = event.recv.bulk;
+        passing.bulk_bytes = event.recv.bulk == NULL ? 0 : event.recv.bulk->bytes;
+        sim->passes(sim->passes_context, &passing);
+    }
     sim_deliver(sim, to, &event);
 }
 
@@ -207,7 +240,7 @@ void network_send(struct sim *sim, uint32_t node, struct io_effect *effect)
     if (body->bytes > wire_body_max(effect->send.message) || bulk_bytes > wire_bulk_max(effect->send.message))
         sim_fail(sim, "%s sends a %s that no receiver would take", sim->node[node].name, wire_name(effect->send.message));
     uint64_t departs_ns = sim->now_ns + sim_random(sim, 0, DEPART_MAX_NS);
-    bool is_late = effect->send.not_after_ns != 0 && departs_ns > effect->send.not_after_ns;
+    bool is_late = effect->send.not_after_ns != 0 && sim_local_ns(sim, node, departs_ns) > effect->send.not_after_ns;
     if (link == NULL || link->is_cut || is_late) {
         sim->stats.late += is_late;
         sim->stats.lost += !is_late;
@@ -217,11 +250,21 @@ void network_send(struct sim *sim, uint32_t node, struct io_effect *effect)
     struct happening *happening = sim_later(sim, arrival_ns(sim, link, 1 - side), message_arrives);
     happening->number = id_of((uint32_t)((effect->send.link - 1) / 2), 1 - side);
     happening->sent = ++sim->sent;
+    happening->departed_ns = departs_ns;
     happening->event.kind = IO_RECV;
     happening->event.recv.link = happening->number;
     happening->event.recv.message = effect->send.message;
     happening->event.recv.body = blob_copy(body->data, body->bytes);
     happening->event.recv.bulk = bulk_bytes == 0 ? NULL : blob_copy(bulk->data + effect->send.bulk_offset, bulk_bytes);
+    if (sim->passes != NULL) {
+        struct sim_message passing = message_of(link, side, happening);
+        passing.message = effect->send.message;
+        passing.body = body;
+        passing.bulk = bulk;
+        passing.bulk_offset = effect->send.bulk_offset;
+        passing.bulk_bytes = bulk_bytes;
+        sim->passes(sim->passes_context, &passing);
+    }
     effect_drop(effect);
     if (sim->now_ns < sim->chaos.until_ns && prng_chance(&sim->prng, sim->options.break_per_million, 1000000))
         network_break(sim, (uint32_t)((happening->number - 1) / 2));
@@ -283,9 +326,12 @@ static struct sim_link *link_add(struct sim *sim)
 static void attempt_arrives(struct sim *sim, struct happening *happening)
 {
     uint32_t from = happening->node, to, listener;
+    char address[IO_ADDRESS_MAX];
+    memcpy(address, happening->pointer, sizeof address);
+    free(happening->pointer);
     if (!sim->node[from].is_alive || sim->node[from].life != happening->life)
         return;
-    if (!find_listener(sim, happening->address, &to, &listener)) {
+    if (!find_listener(sim, address, &to, &listener)) {
         refuse_later(sim, from, happening->number, sim->now_ns + delay_ns(sim), DJ_E_CLOSED);
         return;
     }
@@ -304,12 +350,17 @@ static void attempt_arrives(struct sim *sim, struct happening *happening)
     sim->stats.links_opened++;
     struct happening *heard = sim_later(sim, arrival_ns(sim, link, 0), opener_hears);
     heard->number = id_of(index, 0);
-    heard->life = strncmp(happening->address, "unix://", 7) == 0;
+    heard->life = strncmp(address, "unix://", 7) == 0;
     struct io_event event = {.kind = IO_LINK_UP};
     event.link_up.link = id_of(index, 1);
     event.link_up.is_local = heard->life != 0;
     event.link_up.listener = listener;
     sim_deliver(sim, to, &event);
+}
+
+static void address_drop(struct happening *happening)
+{
+    free(happening->pointer);
 }
 
 void network_open(struct sim *sim, uint32_t node, const struct io_effect *effect)
@@ -318,5 +369,8 @@ void network_open(struct sim *sim, uint32_t node, const struct io_effect *effect
     happening->node = node;
     happening->life = sim->node[node].life;
     happening->number = effect->link_open.request;
-    memcpy(happening->address, effect->link_open.address, IO_ADDRESS_MAX);
+    happening->pointer = malloc(IO_ADDRESS_MAX);
+    assert(happening->pointer != NULL);
+    memcpy(happening->pointer, effect->link_open.address, IO_ADDRESS_MAX);
+    happening->drop = address_drop;
 }

@@ -38,6 +38,11 @@ static void walk(uint8_t *storage, const struct dj_tensor *window, uint8_t *dens
     struct tensor_meta meta = meta_of(window);
     size_t width = dtype_bytes(meta.dtype);
     int64_t count = tensor_count(&meta), index[DJ_RANK_MAX] = {0};
+    if (tensor_is_contiguous(&meta)) {
+        uint8_t *at = storage + (size_t)window->offset * width;
+        memcpy(is_read ? dense : at, is_read ? at : dense, (size_t)count * width);
+        return;
+    }
     for (int64_t i = 0; i < count; i++, dense += width) {
         int64_t at = window->offset;
         for (uint32_t d = 0; d < meta.rank; d++)

@@ -1,509 +1,92 @@
-// Program: the manual is program.h. A table of steps with their weights; every step keeps the recorder's tensors and the oracle's shadows alike.
+// Program: the manual is program.h. A table of steps with their weights, a column for each workload.
 
-#include "chaos/sim/program.h"
+#include "chaos/sim/program_state.h"
 
-#include "chaos/sim/oracle.h"
 #include "core/base/assert.h"
+#include "core/base/hash.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { VARS_MAX = 20, ELEMENTS_MAX = 4096, CACHES = 3, WEIGHTS = 6, WIDTH = 8 };
-#define THINK_NS 6000000u    // at most, usually
+static const char *const workload_names[WORKLOADS] = {"mixed", "decode", "train", "calls", "devices", "big"};
 
-// One live tensor: a holder of its cell, and what it must show.
-struct var {
-    struct dj_tensor tensor;
-    struct shadow *shadow;
-};
-
-struct program {
-    struct client *client;
-    struct prng prng;
-    uint32_t steps_left, vars, pool_devices;
-    struct var var[VARS_MAX];
-    struct var cache[CACHES];      // grow by cat; shadow NULL: not begun
-    struct var weight[WEIGHTS];    // held on to
-    struct var wanted;             // being read: a hold of its own
-};
-
-static uint64_t below(struct program *program, uint64_t limit)
+const char *program_workload_name(enum workload workload)
 {
-    return prng_between(&program->prng, 0, limit - 1);
-}
-static const struct recorded_at nowhere;
-
-// Tensors -------------------------------------------------------------------------------------------------------------------
-
-static int64_t count_of(const struct dj_tensor *tensor)
-{
-    int64_t count = 1;
-    for (uint32_t d = 0; d < tensor->rank; d++)
-        count *= tensor->size[d];
-    return count;
-}
-
-static void var_drop(struct program *program, struct var *var)
-{
-    if (var->shadow == NULL)
-        return;
-    recorder_cell_drop(client_recorder(program->client), var->tensor.cell);
-    shadow_drop(var->shadow);
-    *var = (struct var){0};
-}
-
-static struct var var_hold(const struct var *var)
-{
-    recorder_cell_hold(var->tensor.cell);
-    shadow_hold(var->shadow);
-    return *var;
-}
-
-// Takes the hold. A full table forgets one first.
-static void keep(struct program *program, struct var var)
-{
-    if (program->vars == VARS_MAX) {
-        uint32_t at = (uint32_t)below(program, VARS_MAX);
-        var_drop(program, &program->var[at]);
-        program->var[at] = var;
-        return;
-    }
-    program->var[program->vars++] = var;
-}
-
-static void forget(struct program *program, uint32_t at)
-{
-    var_drop(program, &program->var[at]);
-    program->var[at] = program->var[--program->vars];
-    program->var[program->vars] = (struct var){0};
-}
-
-static void forget_all(struct program *program)
-{
-    while (program->vars > 0)
-        forget(program, program->vars - 1);
-    for (uint32_t i = 0; i < CACHES; i++)
-        var_drop(program, &program->cache[i]);
-    for (uint32_t i = 0; i < WEIGHTS; i++)
-        var_drop(program, &program->weight[i]);
-}
-
-// An op that the client could not record: its inputs may have failed, which is told when they are read; nothing else may go wrong.
-static void complain(struct program *program, const char *what, enum dj_error error, const struct fault *fault)
-{
-    client_wrong(program->client, "%s cannot be recorded: %s (%s)", what, dj_error_name(error), fault->text);
-}
-
-static int any_device(struct program *program)
-{
-    if (program->pool_devices == 0 || below(program, 2) == 0)
-        return DJ_ANY_DEVICE;
-    return (int)below(program, program->pool_devices);
-}
-
-static bool upload(struct program *program, int device, uint32_t rank, const int64_t *size, uint64_t content, struct var *ret)
-{
-    struct dj_tensor meta = {.dtype = DTYPE_F32, .rank = rank};
-    memcpy(meta.size, size, rank * sizeof *size);
-    int64_t stride = 1;
-    for (uint32_t d = rank; d-- > 0; stride *= size[d])
-        meta.stride[d] = stride;
-    struct prng bytes = prng_make(content);
-    float *data = calloc((size_t)stride + 1, sizeof *data);
-    assert(data != NULL);
-    for (int64_t i = 0; i < stride; i++)
-        data[i] = (float)prng_between(&bytes, 0, 2000) / 16.0f;
-    struct fault fault = {0};
-    enum dj_error error = recorder_upload(client_recorder(program->client), device, data, &meta, nowhere, &ret->tensor, &fault);
-    if (error == DJ_OK)
-        ret->shadow = shadow_of(&ret->tensor, data);
-    else
-        complain(program, "a leaf", error, &fault);
-    free(data);
-    return error == DJ_OK;
-}
-
-// Records op on vars (and scalars: shadow NULL) and on the oracle. ret[o] get holds of fresh tensors.
-static bool record(struct program *program, uint32_t number, const struct var *in, uint32_t n_in, const struct dj_attr *attr,
-                   uint32_t n_attr, struct var ret[OP_OUTPUTS_MAX])
-{
-    const struct op_info *op = op_info(number);
-    struct dj_arg arg[8] = {0};
-    struct oracle_input input[8] = {0};
-    for (uint32_t i = 0; i < n_in; i++) {
-        arg[i] = (struct dj_arg){.kind = DJ_ARG_TENSOR, .tensor = &in[i].tensor};
-        input[i] = (struct oracle_input){.shadow = in[i].shadow, .window = &in[i].tensor};
-        if (in[i].shadow == NULL) {
-            double value = 1.5;
-            arg[i] = (struct dj_arg){.kind = DJ_ARG_SCALAR, .scalar_dtype = DTYPE_F64};
-            memcpy(&arg[i].scalar, &value, sizeof value);
-            input[i] = (struct oracle_input){.scalar_dtype = DTYPE_F64, .scalar = arg[i].scalar};
-        }
-    }
-    struct dj_tensor out[DJ_MAX_OUTPUTS];
-    struct fault fault = {0};
-    enum dj_error error = recorder_record(client_recorder(program->client), number, arg, n_in, attr, n_attr, 0, DJ_ANY_DEVICE,
-                                          nowhere, out, &fault);
-    if (error != DJ_OK) {
-        complain(program, op->name, error, &fault);
-        return false;
-    }
-    struct shadow *shadow[OP_OUTPUTS_MAX];
-    oracle_run(op, input, n_in, attr, out, shadow);
-    for (uint32_t o = 0; o < op->outputs; o++)
-        ret[o] = (struct var){.tensor = out[o], .shadow = shadow[o]};
-    return true;
-}
-
-static bool record_view(struct program *program, uint32_t number, const struct var *in, const struct dj_attr *attr,
-                        uint32_t n_attr, struct var *ret)
-{
-    struct dj_arg arg = {.kind = DJ_ARG_TENSOR, .tensor = &in->tensor};
-    struct fault fault = {0};
-    struct dj_tensor out;
-    enum dj_error error = recorder_record(client_recorder(program->client), number, &arg, 1, attr, n_attr, 0, DJ_ANY_DEVICE,
-                                          nowhere, &out, &fault);
-    if (error != DJ_OK) {
-        complain(program, op_info(number)->name, error, &fault);
-        return false;
-    }
-    recorder_cell_hold(out.cell);
-    *ret = (struct var){.tensor = out, .shadow = shadow_hold(in->shadow)};
-    return true;
-}
-
-// Choosing ------------------------------------------------------------------------------------------------------------------
-
-static struct var *any_var(struct program *program)
-{
-    uint64_t at = below(program, VARS_MAX + WEIGHTS + CACHES);
-    struct var *var = at < VARS_MAX             ? &program->var[at]
-                      : at < VARS_MAX + WEIGHTS ? &program->weight[at - VARS_MAX]
-                                                : &program->cache[at - VARS_MAX - WEIGHTS];
-    if (var->shadow == NULL && program->vars > 0)
-        var = &program->var[below(program, program->vars)];
-    return var->shadow == NULL ? NULL : var;
-}
-
-static struct var *any_float(struct program *program)
-{
-    for (uint32_t tries = 0; tries < 8; tries++) {
-        struct var *var = any_var(program);
-        if (var != NULL && var->tensor.dtype == DTYPE_F32 && var->tensor.rank > 0 && count_of(&var->tensor) > 0 &&
-            count_of(&var->tensor) <= ELEMENTS_MAX)
-            return var;
-    }
-    return NULL;
-}
-
-static bool same_sizes(const struct var *a, const struct var *b)
-{
-    if (a->tensor.rank != b->tensor.rank || recorder_cell_device(a->tensor.cell) != recorder_cell_device(b->tensor.cell))
-        return false;
-    return a->tensor.dtype == b->tensor.dtype &&
-           memcmp(a->tensor.size, b->tensor.size, a->tensor.rank * sizeof a->tensor.size[0]) == 0;
-}
-
-static struct var *another_like(struct program *program, const struct var *like)
-{
-    for (uint32_t tries = 0; tries < 12; tries++) {
-        struct var *var = any_float(program);
-        if (var != NULL && same_sizes(var, like))
-            return var;
-    }
-    return NULL;
-}
-
-static struct dj_attr attr_of(uint8_t kind, int64_t value)
-{
-    return (struct dj_attr){.kind = kind, .value.i = value};
-}
-
-// Steps ---------------------------------------------------------------------------------------------------------------------
-
-static void step_leaf(struct program *program)
-{
-    // Multiples of 64 bytes, so that leaf bytes and used bytes can be compared at the end.
-    const int64_t sizes[][2] = {{2, WIDTH}, {6, WIDTH}, {4, WIDTH}, {WIDTH, WIDTH}, {40, WIDTH}, {4, 4}};
-    uint64_t which = below(program, sizeof sizes / sizeof sizes[0]);
-    struct var var = {0};
-    // Few contents: the same bytes are met again, by this client and by others.
-    if (upload(program, any_device(program), 2, sizes[which], below(program, 12), &var))
-        keep(program, var);
-}
-
-static void step_weight(struct program *program)
-{
-    const int64_t size[2] = {WIDTH, WIDTH + (int64_t)below(program, 2) * 40};
-    uint64_t at = below(program, WEIGHTS);
-    var_drop(program, &program->weight[at]);
-    if (!upload(program, DJ_ANY_DEVICE, 2, size, 100 + below(program, 6), &program->weight[at]))
-        program->weight[at] = (struct var){0};
-}
-
-static void step_unary(struct program *program)
-{
-    static const uint16_t ops[] = {OP_NEG, OP_EXP, OP_TANH, OP_RELU, OP_SIGMOID, OP_SILU};
-    struct var *in = any_float(program), out[OP_OUTPUTS_MAX];
-    if (in == NULL || !record(program, ops[below(program, sizeof ops / sizeof ops[0])], in, 1, NULL, 0, out))
-        return;
-    // Often the only use: the result may then take over the memory, if nobody else reads it.
-    bool is_table = in >= program->var && in < program->var + program->vars;
-    if (below(program, 3) == 0 && is_table)
-        forget(program, (uint32_t)(in - program->var));
-    else if (below(program, 3) == 0 && !is_table)
-        var_drop(program, in);
-    keep(program, out[0]);
-}
-
-static void step_binary(struct program *program)
-{
-    static const uint16_t ops[] = {OP_MUL, OP_DIV, OP_MAXIMUM, OP_MINIMUM, OP_ATAN2};
-    struct var *a = any_float(program), out[OP_OUTPUTS_MAX];
-    struct var *b = a == NULL ? NULL : another_like(program, a);
-    if (b == NULL)
-        return;
-    struct var in[2] = {*a, *b};
-    if (below(program, 6) == 0)
-        in[1] = (struct var){0};    // a Python number
-    if (record(program, ops[below(program, in[1].shadow == NULL ? 2 : 5)], in, 2, NULL, 0, out))
-        keep(program, out[0]);
-}
-
-static void step_softmax(struct program *program)
-{
-    struct var *in = any_float(program), out[OP_OUTPUTS_MAX];
-    const struct dj_attr attr[2] = {attr_of(DJ_ATTR_INT, -1), attr_of(DJ_ATTR_BOOL, 0)};
-    if (in != NULL && record(program, OP_SOFTMAX, in, 1, attr, 2, out))
-        keep(program, out[0]);
-}
-
-static void step_max(struct program *program)
-{
-    struct var *in = any_float(program), out[OP_OUTPUTS_MAX];
-    const struct dj_attr attr[2] = {attr_of(DJ_ATTR_INT, 0), attr_of(DJ_ATTR_BOOL, (int64_t)below(program, 2))};
-    if (in == NULL || !record(program, OP_MAX_DIM, in, 1, attr, 2, out))
-        return;
-    keep(program, out[0]);
-    if (below(program, 2) == 0)
-        keep(program, out[1]);
-    else
-        var_drop(program, &out[1]);
-}
-
-static void step_mm(struct program *program)
-{
-    struct var *a = any_float(program), *b = &program->weight[below(program, WEIGHTS)], out[OP_OUTPUTS_MAX];
-    if (a == NULL || b->shadow == NULL || a->tensor.rank != 2 || a->tensor.size[1] != b->tensor.size[0] ||
-        a->tensor.size[0] > 64 || recorder_cell_device(a->tensor.cell) != recorder_cell_device(b->tensor.cell))
-        return;
-    struct var in[2] = {*a, *b};
-    if (record(program, OP_MM, in, 2, NULL, 0, out))
-        keep(program, out[0]);
-}
-
-// One step of decoding: a new row, made from something, goes behind the cache; the old cache usually goes, now and then a branch keeps it.
-static void step_cache(struct program *program)
-{
-    struct var *cache = &program->cache[below(program, CACHES)], row = {0}, out[OP_OUTPUTS_MAX];
-    const int64_t size[3] = {2, 1, WIDTH};
-    if (cache->shadow != NULL && cache->tensor.size[1] > 40)
-        var_drop(program, cache);
-    if (!upload(program, DJ_ANY_DEVICE, 3, size, prng_next(&program->prng), &row))
-        return;
-    if (below(program, 2) == 0 && record(program, OP_TANH, &row, 1, NULL, 0, out)) {
-        var_drop(program, &row);
-        row = out[0];
-    }
-    if (cache->shadow == NULL) {
-        *cache = row;
-        return;
-    }
-    struct var in[2] = {*cache, row};
-    const struct dj_attr dim = attr_of(DJ_ATTR_INT, -2);
-    if (record(program, OP_CAT, in, 2, &dim, 1, out)) {
-        if (below(program, 4) == 0)
-            keep(program, var_hold(cache));
-        if (below(program, 10) == 0) {
-            struct var branch[OP_OUTPUTS_MAX], both[2] = {*cache, row};
-            if (record(program, OP_CAT, both, 2, &dim, 1, branch))
-                keep(program, branch[0]);
-        }
-        var_drop(program, cache);
-        *cache = out[0];
-    }
-    var_drop(program, &row);
-}
-
-// A view of a view now and then: *ret is a hold.
-static bool view_of(struct program *program, const struct var *in, bool is_for_writing, struct var *ret)
-{
-    int64_t dim = (int64_t)below(program, in->tensor.rank), size = in->tensor.size[dim];
-    int64_t start = (int64_t)below(program, (uint64_t)size), end = start + 1 + (int64_t)below(program, (uint64_t)(size - start));
-    switch (below(program, is_for_writing ? 2 : 5)) {
-    case 0: {
-        const struct dj_attr attr[4] = {attr_of(DJ_ATTR_INT, dim), attr_of(DJ_ATTR_INT, start), attr_of(DJ_ATTR_INT, end),
-                                        attr_of(DJ_ATTR_INT, 1)};
-        return record_view(program, OP_SLICE, in, attr, 4, ret);
-    }
-    case 1: {
-        const struct dj_attr attr[2] = {attr_of(DJ_ATTR_INT, dim), attr_of(DJ_ATTR_INT, start)};
-        return record_view(program, OP_SELECT, in, attr, 2, ret);
-    }
-    case 2: {
-        const struct dj_attr attr[2] = {attr_of(DJ_ATTR_INT, 0), attr_of(DJ_ATTR_INT, (int64_t)in->tensor.rank - 1)};
-        return record_view(program, OP_TRANSPOSE, in, attr, 2, ret);
-    }
-    case 3: {
-        const struct dj_attr attr = attr_of(DJ_ATTR_INT, 0);
-        return in->tensor.rank < 4 && record_view(program, OP_UNSQUEEZE, in, &attr, 1, ret);
-    }
-    default: {
-        const int64_t flat[1] = {count_of(&in->tensor)};
-        const struct dj_attr attr = {.kind = DJ_ATTR_INTS, .count = 1, .value.ints = flat};
-        int64_t stride = 1;
-        for (uint32_t d = in->tensor.rank; d-- > 0; stride *= in->tensor.size[d])
-            if (in->tensor.stride[d] != stride)
-                return false;
-        return record_view(program, OP_VIEW_SIZES, in, &attr, 1, ret);
-    }
-    }
-}
-
-static void step_view(struct program *program)
-{
-    struct var *in = any_float(program), out;
-    if (in != NULL && view_of(program, in, false, &out))
-        keep(program, out);
-}
-
-// Writes something of the right sizes through a window, for all who share the storage.
-static void step_write(struct program *program)
-{
-    struct var *base = any_float(program), window, *from;
-    if (base == NULL)
-        return;
-    if (below(program, 3) == 0)
-        window = var_hold(base);
-    else if (!view_of(program, base, true, &window))
-        return;
-    from = another_like(program, &window);
-    if (from != NULL && from->shadow != window.shadow) {
-        struct fault fault = {0};
-        enum dj_error error = recorder_write(client_recorder(program->client), &window.tensor, &from->tensor, nowhere, &fault);
-        if (error == DJ_OK) {
-            size_t bytes;
-            uint8_t *dense = shadow_read(from->shadow, &from->tensor, &bytes);
-            shadow_write(window.shadow, &window.tensor, dense);
-            free(dense);
-        } else {
-            complain(program, "a write", error, &fault);
-        }
-    }
-    var_drop(program, &window);
-}
-
-static void step_to_device(struct program *program)
-{
-    struct var *in = any_float(program), out = {0};
-    if (in == NULL || program->pool_devices < 2)
-        return;
-    struct fault fault = {0};
-    enum dj_error error = recorder_to_device(client_recorder(program->client), &in->tensor,
-                                             (int)below(program, program->pool_devices), nowhere, &out.tensor, &fault);
-    if (error != DJ_OK) {
-        complain(program, "a copy to another device", error, &fault);
-        return;
-    }
-    size_t bytes;
-    uint8_t *dense = shadow_read(in->shadow, &in->tensor, &bytes);
-    out.shadow = shadow_of(&out.tensor, dense);
-    free(dense);
-    keep(program, out);
-}
-
-static void step_release(struct program *program)
-{
-    for (uint64_t count = 1 + below(program, 4); count > 0 && program->vars > 0; count--)
-        forget(program, (uint32_t)below(program, program->vars));
-    if (below(program, 4) == 0)
-        recorder_flush_releases(client_recorder(program->client));
-}
-
-static void step_flush(struct program *program)
-{
-    client_begin_flush(program->client);
-}
-
-static void step_read(struct program *program)
-{
-    struct var *var = any_var(program);
-    struct fault fault = {0};
-    struct value *value;
-    if (var == NULL)
-        return;
-    enum dj_error error = recorder_want(client_recorder(program->client), &var->tensor, nowhere, &value, &fault);
-    if (error != DJ_OK) {
-        complain(program, "a read", error, &fault);
-        return;
-    }
-    program->wanted = var_hold(var);
-    client_begin_read(program->client, value);
+    return workload_names[workload];
 }
 
 static const struct {
     void (*step)(struct program *);
-    uint32_t weight;
+    uint32_t weight[WORKLOADS];
 } steps[] = {
-    {step_leaf, 8},  {step_weight, 4},    {step_unary, 12},  {step_binary, 12}, {step_softmax, 4},
-    {step_max, 3},   {step_mm, 8},        {step_cache, 16},  {step_view, 8},    {step_write, 8},
-    {step_flush, 6}, {step_to_device, 3}, {step_release, 8}, {step_read, 14},
+    //                 mixed  decode  train  calls  devices  big
+    {step_leaf,      {     8,      3,     3,    12,       8,   4}},
+    {step_weight,    {     4,      2,     2,     6,       4,   2}},
+    {step_unary,     {    12,      6,     4,    16,      12,   6}},
+    {step_binary,    {    12,      4,     4,    10,      10,   4}},
+    {step_softmax,   {     4,      4,     1,     3,       2,   1}},
+    {step_max,       {     3,      4,     1,     3,       1,   1}},
+    {step_mm,        {     8,      6,     3,     8,       6,   2}},
+    {step_cache,     {    16,     50,     0,     0,       8,   2}},
+    {step_view,      {     8,      4,     2,     2,       4,   2}},
+    {step_write,     {     8,      2,     4,     2,       4,   2}},
+    {step_flush,     {     6,      8,     8,    10,       6,   8}},
+    {step_to_device, {     3,      1,     1,     0,      16,   1}},
+    {step_release,   {     8,      4,     4,     8,       6,   6}},
+    {step_read,      {    14,     14,     8,    20,      14,  14}},
+    {step_train,     {     6,      0,    40,     0,       4,   4}},
+    {step_big,       {     1,      0,     0,     1,       1,  24}},
 };
 
-// The program ---------------------------------------------------------------------------------------------------------------
-
-struct program *program_make(struct client *client, uint64_t seed, uint32_t count, uint32_t pool_devices)
+struct program *program_make(struct client *client, const struct program_options *options)
 {
     struct program *program = calloc(1, sizeof *program);
     assert(program != NULL);
-    *program = (struct program){.client = client, .prng = prng_make(seed), .steps_left = count, .pool_devices = pool_devices};
+    *program = (struct program){.client = client, .prng = prng_make(options->seed), .options = *options};
     return program;
 }
 
 void program_free(struct program *program)
 {
-    forget_all(program);
-    var_drop(program, &program->wanted);
+    program_forget_all(program);
+    program_drop(program, &program->wanted);
     free(program);
 }
 
 uint64_t program_step(struct program *program)
 {
+    const uint32_t count = sizeof steps / sizeof steps[0], column = program->options.workload;
     uint64_t total = 0;
-    if (program->steps_left == 0) {
-        forget_all(program);
+    if (program->steps_done == program->options.steps) {
+        program_forget_all(program);
         return UINT64_MAX;
     }
-    program->steps_left--;
-    for (uint32_t i = 0; i < sizeof steps / sizeof steps[0]; i++)
-        total += steps[i].weight;
-    uint64_t chosen = below(program, total);
-    for (uint32_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
-        if (chosen < steps[i].weight) {
+    if (program->steps_done++ == program->options.deviates_after)
+        program->prng = prng_make(program->options.deviant_seed);
+    for (uint32_t i = 0; i < count; i++)
+        total += steps[i].weight[column];
+    uint64_t chosen = program_below(program, total);
+    for (uint32_t i = 0; i < count; i++) {
+        if (chosen < steps[i].weight[column]) {
             steps[i].step(program);
             break;
         }
-        chosen -= steps[i].weight;
+        chosen -= steps[i].weight[column];
     }
     // Bursts of recording, with pauses in which everything else goes on.
-    if (below(program, 3) != 0)
+    if (program_below(program, 3) != 0)
         return 0;
-    return below(program, 20) == 0 ? below(program, 20 * (uint64_t)THINK_NS) : below(program, THINK_NS);
+    uint64_t most_ns = program->options.think_ns + 1;
+    return program_below(program, program_below(program, 20) == 0 ? 10 * most_ns : most_ns);
 }
 
 size_t program_read_bytes(const struct program *program)
 {
-    return (size_t)count_of(&program->wanted.tensor) * dtype_bytes((enum dtype)program->wanted.tensor.dtype);
+    const struct dj_tensor *tensor = &program->wanted.tensor;
+    size_t bytes = dtype_bytes((enum dtype)tensor->dtype);
+    for (uint32_t d = 0; d < tensor->rank; d++)
+        bytes *= (size_t)tensor->size[d];
+    return bytes;
 }
 
 void program_read(struct program *program, const void *bytes, size_t count)
@@ -518,23 +101,18 @@ void program_read(struct program *program, const void *bytes, size_t count)
     if (at < count)
         client_wrong(program->client, "one value per id: a value of %zu bytes differs from the oracle's from byte %zu on", count,
                      at);
-    var_drop(program, &program->wanted);
-}
-
-void program_flushed(struct program *program)
-{
-    (void)program;
+    program_drop(program, &program->wanted);
 }
 
 // What failed is dropped with all that may stem from it, and the program begins again with fresh leaves.
 void program_failed(struct program *program, enum dj_error error, const char *text)
 {
     client_met_error(program->client, error, text);
-    var_drop(program, &program->wanted);
-    forget_all(program);
+    program_drop(program, &program->wanted);
+    program_forget_all(program);
 }
 
 uint32_t program_steps_left(const struct program *program)
 {
-    return program->steps_left;
+    return program->options.steps - program->steps_done;
 }

@@ -54,8 +54,13 @@ static void sift_down(struct sim *sim, uint32_t at)
 static struct happening *later_as(struct sim *sim, uint64_t at_ns, uint64_t sequence,
                                   void (*act)(struct sim *, struct happening *))
 {
-    struct happening *happening = calloc(1, sizeof *happening);
+    struct happening *happening = sim->spare;
+    if (happening != NULL)
+        sim->spare = happening->pointer;
+    else
+        happening = malloc(sizeof *happening);
     assert(happening != NULL);
+    *happening = (struct happening){0};
     happening->at_ns = at_ns < sim->now_ns ? sim->now_ns : at_ns;
     happening->sequence = sequence;
     happening->act = act;
@@ -88,12 +93,18 @@ static struct happening *take_next(struct sim *sim)
     return next;
 }
 
-static void happening_drop(struct happening *happening)
+static void happening_free(struct sim *sim, struct happening *happening)
+{
+    happening->pointer = sim->spare;
+    sim->spare = happening;
+}
+
+static void happening_drop(struct sim *sim, struct happening *happening)
 {
     if (happening->drop != NULL)
         happening->drop(happening);
     event_drop(&happening->event);
-    free(happening);
+    happening_free(sim, happening);
 }
 
 void sim_cancel(struct sim *sim, bool (*is_meant)(const struct happening *happening, const void *context), const void *context)
@@ -101,7 +112,7 @@ void sim_cancel(struct sim *sim, bool (*is_meant)(const struct happening *happen
     uint32_t kept = 0;
     for (uint32_t i = 0; i < sim->heap_count; i++) {
         if (is_meant(sim->heap[i], context))
-            happening_drop(sim->heap[i]);
+            happening_drop(sim, sim->heap[i]);
         else
             sim->heap[kept++] = sim->heap[i];
     }
@@ -113,6 +124,40 @@ void sim_cancel(struct sim *sim, bool (*is_meant)(const struct happening *happen
 uint64_t sim_random(struct sim *sim, uint64_t low, uint64_t high)
 {
     return prng_between(&sim->prng, low, high);
+}
+
+// Clocks ------------------------------------------------------------------------------------------------------------------
+
+uint64_t sim_local_ns(const struct sim *sim, uint32_t index, uint64_t at_ns)
+{
+    const struct sim_node *node = &sim->node[index];
+    return (uint64_t)((int64_t)(node->clock_offset_ns + at_ns) + (int64_t)(at_ns / 1000) * node->clock_ppm / 1000);
+}
+
+// The first time at which the node's clock shows local_ns.
+static uint64_t time_of(const struct sim *sim, uint32_t index, uint64_t local_ns)
+{
+    const struct sim_node *node = &sim->node[index];
+    if (node->clock_offset_ns == 0 && node->clock_ppm == 0)
+        return local_ns;
+    uint64_t shown = sim_local_ns(sim, index, sim->now_ns);
+    if (local_ns <= shown)
+        return sim->now_ns;
+    uint64_t at_ns = sim->now_ns;
+    for (uint64_t left; (left = local_ns - shown) > 0;) {
+        at_ns += node->clock_ppm > 0 ? left - left / 1000 * (uint64_t)node->clock_ppm / 1000 - left / 50 : left;
+        at_ns += left < 64;
+        shown = sim_local_ns(sim, index, at_ns);
+        if (shown >= local_ns)
+            break;
+    }
+    return at_ns;
+}
+
+void sim_set_clock(struct sim *sim, uint32_t node, uint64_t offset_ns, int32_t ppm)
+{
+    sim->node[node].clock_offset_ns = offset_ns;
+    sim->node[node].clock_ppm = ppm;
 }
 
 void sim_say(const struct sim *sim, const char *format, ...)
@@ -283,7 +328,7 @@ void sim_kill(struct sim *sim, uint32_t index, uint64_t restart_after_ns)
     sim_say(sim, "%s dies", node->name);
     sim->stats.deaths++;
     node_end(sim, index);
-    if (restart_after_ns != UINT64_MAX) {
+    if (restart_after_ns != UINT64_MAX && !node->is_doomed) {
         struct happening *happening = sim_later(sim, sim->now_ns + restart_after_ns, restart);
         happening->node = index;
         happening->life = node->life;
@@ -348,7 +393,7 @@ static void node_think(struct sim *sim, uint32_t index)
             sim_fail(sim, "%s does not come to rest", node->name);
             return;
         }
-        has_more = node->ops->run(node->self, sim->now_ns, &sim->effects);
+        has_more = node->ops->run(node->self, sim_local_ns(sim, index, sim->now_ns), &sim->effects);
         for (uint32_t i = 0; i < sim->effects.count; i++)
             carry_out(sim, index, &sim->effects.effect[i]);
         sim->effects.count = 0;
@@ -369,6 +414,7 @@ static uint64_t deadline_of(const struct sim *sim, uint32_t index)
     uint64_t deadline_ns = node->ops->deadline_ns(node->self);
     if (deadline_ns == UINT64_MAX)
         return deadline_ns;
+    deadline_ns = time_of(sim, index, deadline_ns);
     return deadline_ns > node->paused_until_ns ? deadline_ns : node->paused_until_ns;
 }
 
@@ -408,7 +454,7 @@ static void step(struct sim *sim, uint64_t at_ns)
     if (sim->heap_count > 0 && sim->heap[0]->at_ns <= sim->now_ns) {
         struct happening *happening = take_next(sim);
         happening->act(sim, happening);
-        free(happening);
+        happening_free(sim, happening);
     }
     think_all(sim);
     check_invariants(sim);
@@ -467,7 +513,11 @@ void sim_free(struct sim *sim)
         disk_free(node->disk);
     }
     for (uint32_t i = 0; i < sim->heap_count; i++)
-        happening_drop(sim->heap[i]);
+        happening_drop(sim, sim->heap[i]);
+    for (struct happening *spare; (spare = sim->spare) != NULL;) {
+        sim->spare = spare->pointer;
+        free(spare);
+    }
     effects_free(&sim->effects);
     free(sim->heap);
     free(sim->link);
@@ -505,7 +555,12 @@ void sim_on_answer(struct sim *sim, uint32_t node,
 
 void sim_mortal(struct sim *sim, uint32_t node)
 {
-    sim->node[node].is_mortal = true;
+    sim->node[node].is_mortal = sim->node[node].is_exposed = true;
+}
+
+void sim_expose(struct sim *sim, uint32_t node)
+{
+    sim->node[node].is_exposed = true;
 }
 
 void sim_submit(struct sim *sim, uint32_t node, uint32_t verb, void *argument)
@@ -571,6 +626,11 @@ bool sim_is_alive(const struct sim *sim, uint32_t node)
     return sim->node[node].is_alive;
 }
 
+uint64_t sim_life(const struct sim *sim, uint32_t node)
+{
+    return sim->node[node].life;
+}
+
 void *sim_self(const struct sim *sim, uint32_t node)
 {
     return sim->node[node].is_alive ? sim->node[node].self : NULL;
@@ -579,6 +639,23 @@ void *sim_self(const struct sim *sim, uint32_t node)
 int sim_exit_code(const struct sim *sim, uint32_t node)
 {
     return sim->node[node].exit_code;
+}
+
+void sim_on_message(struct sim *sim, void (*passes)(void *context, const struct sim_message *message), void *context)
+{
+    sim->passes = passes;
+    sim->passes_context = context;
+}
+
+void sim_on_store(struct sim *sim, void (*changes)(void *context, const struct sim_change *change), void *context)
+{
+    sim->changes = changes;
+    sim->changes_context = context;
+}
+
+void sim_doom(struct sim *sim, uint32_t node)
+{
+    sim->node[node].is_doomed = true;
 }
 
 uint64_t sim_now_ns(const struct sim *sim)

@@ -57,6 +57,9 @@ struct sim_chaos {
     uint64_t pause_mean_ns, pause_max_ns;            // stands still
     uint64_t partition_mean_ns, partition_max_ns;    // two nodes cannot reach each other
     uint64_t break_mean_ns;                          // a link between living nodes is lost
+    uint64_t blackout_mean_ns;                       // every mortal node is killed at once
+    uint64_t jump_mean_ns, jump_max_ns;              // a node's clock jumps forward, as after a suspend
+    uint64_t full_mean_ns, full_max_ns;              // a disk takes nothing more for a while
 };
 
 // How the simulator talks to whatever runs in a node. The effects' holds pass to the simulator; event's holds pass to the node.
@@ -83,8 +86,35 @@ struct device_port *sim_add_device(struct sim *sim, uint32_t node,
                                    uint64_t capacity_bytes);    // the port lives as long as the sim
 void sim_on_answer(struct sim *sim, uint32_t node,
                    void (*answered)(void *context, uint64_t request, enum dj_error error, void *result), void *context);
-void sim_mortal(struct sim *sim, uint32_t node);    // sim_unleash may trouble it
+void sim_mortal(struct sim *sim, uint32_t node);    // sim_unleash may kill it, and trouble it otherwise
+void sim_expose(struct sim *sim, uint32_t node);    // ... may trouble it otherwise
 void sim_unleash(struct sim *sim, const struct sim_chaos *chaos);
+
+// A node's clock shows offset_ns + time * (1 + ppm / 10^6); all of its deadlines and limits are in that. Kept through its deaths.
+void sim_set_clock(struct sim *sim, uint32_t node, uint64_t offset_ns, int32_t ppm);
+
+// Who listens: to every message as it is sent and again as it arrives, ...
+struct sim_message {
+    bool is_arrival;
+    uint32_t from, to;
+    uint64_t from_life, to_life;
+    uint64_t link;           // the same for both ends, never used again
+    uint64_t departed_ns;    // the world's time
+    uint16_t message;
+    const struct blob *body, *bulk;
+    uint64_t bulk_offset, bulk_bytes;
+};
+void sim_on_message(struct sim *sim, void (*passes)(void *context, const struct sim_message *message), void *context);
+// ... and to every change of a store as it becomes durable: put or deleted (value NULL), and at the end of a batch once with key NULL.
+struct sim_change {
+    uint32_t node;
+    enum store_table table;
+    const uint8_t *key, *value;
+    uint64_t key_bytes, value_bytes;
+};
+void sim_on_store(struct sim *sim, void (*changes)(void *context, const struct sim_change *change), void *context);
+bool sim_is_linked(const struct sim *sim, uint32_t a, uint32_t b);    // a has a link to the present life of b, and thinks that it is up
+void sim_doom(struct sim *sim, uint32_t node);                        // its next death is its last
 
 // What a test does to the world, from outside sim_run_until or from its callbacks.
 void sim_submit(struct sim *sim, uint32_t node, uint32_t verb, void *argument);    // IO_SUBMIT
@@ -93,7 +123,10 @@ void sim_kill(struct sim *sim, uint32_t node, uint64_t restart_after_ns);    // 
 void sim_pause(struct sim *sim, uint32_t node, uint64_t for_ns);
 void sim_partition(struct sim *sim, uint32_t a, uint32_t b, uint64_t for_ns);    // what is under way arrives when it heals
 void sim_break_links(struct sim *sim, uint32_t a, uint32_t b);
+void sim_jump_clock(struct sim *sim, uint32_t node, uint64_t by_ns);
+void sim_fill_disk(struct sim *sim, uint32_t node, uint64_t for_ns);    // most commits fail with STORE_FULL meanwhile
 bool sim_is_alive(const struct sim *sim, uint32_t node);
+uint64_t sim_life(const struct sim *sim, uint32_t node);    // of the present, or the last, life: 0, 1, ...
 void *sim_self(const struct sim *sim, uint32_t node);       // what make gave for this life; NULL when dead
 int sim_exit_code(const struct sim *sim, uint32_t node);    // of its last STOP; -1: none
 
@@ -120,7 +153,9 @@ struct sim_stats {
     uint64_t reordered;                // that arrived before one sent to the same node earlier, on another link
     uint64_t late;                     // not sent because their time had passed
     uint64_t commits, commits_lost;    // batches; those lost by a death
+    uint64_t commits_refused;          // by a full disk
     uint64_t tasks, device_errors;
+    uint64_t blackouts, jumps;
 };
 struct sim_stats sim_stats(const struct sim *sim);
 

@@ -49,6 +49,10 @@ static uint8_t *gather(const uint8_t *at, const struct tensor_meta *meta)
 {
     uint8_t *dense = malloc((size_t)tensor_bytes(meta) + 1);
     assert(dense != NULL);
+    if (tensor_is_contiguous(meta)) {
+        memcpy(dense, at, (size_t)tensor_bytes(meta));
+        return dense;
+    }
     struct copying copying = {
         .dense = dense, .strided = (uint8_t *)(uintptr_t)at, .element = dtype_bytes(meta->dtype), .is_gather = true};
     walk(meta, copy_element, &copying);
@@ -57,6 +61,10 @@ static uint8_t *gather(const uint8_t *at, const struct tensor_meta *meta)
 
 static void scatter(uint8_t *at, const struct tensor_meta *meta, const uint8_t *dense)
 {
+    if (tensor_is_contiguous(meta)) {
+        memcpy(at, dense, (size_t)tensor_bytes(meta));
+        return;
+    }
     struct copying copying = {.dense = (uint8_t *)(uintptr_t)dense, .element = dtype_bytes(meta->dtype)};
     copying.strided = at;
     walk(meta, copy_element, &copying);

@@ -15,10 +15,9 @@ struct happening {
     uint32_t node;
     uint64_t life;    // of the node, when it matters
     uint64_t sent;    // RECV: the order in which it was sent
-    uint64_t number;
-    void *pointer;
+    uint64_t number, departed_ns;
+    void *pointer;    // LINK_OPEN: the address, malloc'd
     struct io_event event;
-    char address[IO_ADDRESS_MAX];
 };
 
 struct sim_link {
@@ -39,10 +38,12 @@ struct sim_node {
     sim_make_node make;
     sim_make_process make_process;
     void *argument, *self;
-    bool is_started, is_alive, is_mortal;
+    bool is_started, is_alive, is_mortal, is_exposed, is_doomed;
     int exit_code;
     uint64_t life, lives;
     uint64_t paused_until_ns;
+    uint64_t clock_offset_ns;
+    int32_t clock_ppm;
     uint32_t listeners;
     char listener[SIM_LISTENERS_MAX][IO_ADDRESS_MAX];
     struct sim_disk *disk;
@@ -64,7 +65,7 @@ struct sim {
     struct sim_chaos chaos;
     struct prng prng;
     uint64_t now_ns, sequence, trace, sent;
-    struct happening **heap;
+    struct happening **heap, *spare;    // spare: a list through `pointer`
     uint32_t heap_count, heap_capacity;
     struct sim_node node[SIM_NODES_MAX];
     uint32_t nodes;
@@ -73,6 +74,9 @@ struct sim {
     uint64_t healed_ns[SIM_NODES_MAX][SIM_NODES_MAX];    // when the pair can reach each other again
     struct sim_invariant_claim invariant[SIM_INVARIANTS_MAX];
     uint32_t invariants;
+    void (*passes)(void *context, const struct sim_message *message);
+    void (*changes)(void *context, const struct sim_change *change);
+    void *passes_context, *changes_context;
     struct io_effects effects;
     struct sim_stats stats;
     bool has_failed;
@@ -88,6 +92,7 @@ struct happening *sim_later_event(struct sim *sim, uint64_t at_ns, uint32_t node
 void sim_deliver(struct sim *sim, uint32_t node, struct io_event *event);    // now; takes its holds
 void sim_cancel(struct sim *sim, bool (*is_meant)(const struct happening *happening, const void *context), const void *context);
 uint64_t sim_random(struct sim *sim, uint64_t low, uint64_t high);
+uint64_t sim_local_ns(const struct sim *sim, uint32_t node, uint64_t at_ns);    // what its clock shows then
 void sim_say(const struct sim *sim, const char *format, ...) DJ_PRINTF(2, 3);
 
 // network.c
@@ -102,6 +107,7 @@ bool network_break_any(struct sim *sim);    // one link between living nodes, if
 struct sim_disk *disk_make(void);
 void disk_free(struct sim_disk *disk);
 void disk_use(struct sim *sim, uint32_t node, uint64_t ticket, struct store_batch *batch, bool is_read);    // takes the batch
+void disk_fill(struct sim *sim, uint32_t node, uint64_t for_ns);
 void disk_death(struct sim *sim, uint32_t node);
 
 // device.c

@@ -171,6 +171,18 @@ void conn_was_flushed(struct conn *conn)
         list_push(&conn->driver->hungry, &conn->hungry);
 }
 
+void conns_refresh(struct driver *driver)
+{
+    list_each (node, &driver->all) {
+        struct conn *conn = list_entry(node, struct conn, all);
+        if (conn->state != CONN_UP)
+            continue;
+        conn->ops->refresh(conn);
+        if (conn->state == CONN_UP && list_is_empty(&conn->hungry))
+            list_push(&driver->hungry, &conn->hungry);
+    }
+}
+
 void conn_send(struct conn *conn, const struct io_effect *effect)
 {
     if (conn->state != CONN_UP && conn->state != CONN_OPENING) {

@@ -19,7 +19,7 @@ uint64_t driver_now_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_BOOTTIME, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec + knob(KNOB_CLOCK_JUMP_NS);
 }
 
 // Events -----------------------------------------------------------------------------------------------------------------
@@ -137,6 +137,7 @@ static void feed_hungry(struct driver *driver)
 static bool think(struct driver *driver)
 {
     post_held(driver);
+    __atomic_store_n(&driver->turns, driver->turns + 1, __ATOMIC_RELAXED);
     bool has_more = process_run(driver->process, driver_now_ns(), &driver->effects);
     driver->stats.effects += driver->effects.count;
     for (uint32_t i = 0; i < driver->effects.count; i++)
@@ -218,7 +219,17 @@ static void on_after_poll(uv_check_t *check)
 static void on_wake(uv_async_t *wake)
 {
     struct driver *driver = wake->data;
+    bool has_faults = link_faults_are_on();
     driver->is_due = true;
+    // Once more after they have ended: what was held goes on.
+    if (has_faults || driver->had_faults)
+        conns_refresh(driver);
+    driver->had_faults = has_faults;
+}
+
+static void wake_for_faults(void *self)
+{
+    uv_async_send(&((struct driver *)self)->wake);
 }
 
 static void on_sweep(uv_timer_t *timer)
@@ -304,6 +315,7 @@ enum dj_error driver_make(struct process *process, struct driver **ret)
     driver->held_end = &driver->held;
     driver->sink = (struct io_sink){.post = sink_post, .self = driver};
     effects_init(&driver->effects);
+    pulse_init(driver);
     list_init(&driver->all);
     list_init(&driver->hungry);
     list_init(&driver->closing);
@@ -325,6 +337,7 @@ enum dj_error driver_make(struct process *process, struct driver **ret)
         driver_free(driver);
         return DJ_E_SYSTEM;
     }
+    link_faults_watch(wake_for_faults, driver);
     *ret = driver;
     return DJ_OK;
 }
@@ -348,6 +361,8 @@ void driver_free(struct driver *driver)
     if (driver == NULL)
         return;
     driver->is_stopping = driver->is_flushing = true;
+    link_faults_forget(driver);
+    pulse_end(driver);
     listeners_close(driver);
     list_each (node, &driver->all) {
         struct conn *conn = list_entry(node, struct conn, all);

@@ -6,12 +6,14 @@
 #ifndef CORE_DRIVER_LOOP_H
 #define CORE_DRIVER_LOOP_H
 
+#include <pthread.h>
 #include <uv.h>
 
 #include "core/base/list.h"
 #include "core/base/map.h"
 #include "core/driver/driver.h"
 #include "core/driver/inbox.h"
+#include "core/link/faults.h"
 #include "core/link/link.h"
 #include "core/wire/wire.h"
 
@@ -36,6 +38,7 @@ struct conn_ops {
     enum dj_error (*send)(struct conn *conn, const struct io_effect *effect);
     uint64_t (*queued_bytes)(const struct conn *conn);
     void (*update)(struct conn *conn);          // look again at what to wait for: is_reading, queue
+    void (*refresh)(struct conn *conn);         // faults of frames are on, or were a moment ago: what is due leaves
     void (*finish)(struct conn *conn);          // nothing more will be written
     void (*close)(struct conn *conn);           // ends it; frees it, now or later
 };
@@ -65,6 +68,16 @@ struct listener {
     struct list closing;                // in driver->closing until nng has let go of it
 };
 
+// The heartbeat's own thread (pulse.c). Under driver->write_lock.
+struct pulse {
+    struct conn *conn;                  // whose heartbeats are followed; NULL: nobody's
+    struct blob *body;                  // of the last one
+    uint64_t sent_ns;
+    pthread_cond_t changed;
+    pthread_t thread;
+    bool is_running, is_stopping;
+};
+
 struct pipe_watch { struct driver *driver; uv_poll_t poll; uint32_t verb; };
 
 struct driver {
@@ -78,7 +91,7 @@ struct driver {
     uint64_t deadline_ns;               // what the timer is set to
     uv_signal_t sigterm, sigint;
     uint32_t signal_verb;
-    bool is_due, is_sweeping, is_stopping, is_flushing;
+    bool is_due, is_sweeping, is_stopping, is_flushing, had_faults;
     int exit_code;
     uint64_t flush_until_ms;
 
@@ -99,6 +112,10 @@ struct driver {
     uint32_t pipes;
     uint32_t computing;                 // functions that run on libuv's threads
     struct driver_stats stats;
+
+    pthread_mutex_t write_lock;         // of what streams write, and of the pulse
+    struct pulse pulse;
+    uint64_t turns;                     // how often the core was run. Written by the loop, read by the pulse thread: relaxed, it is only counted
 };
 
 // driver.c
@@ -119,6 +136,7 @@ void conn_is_down(struct conn *conn, enum dj_error error);  // tells the core, a
 void conn_is_readable(struct conn *conn);                   // gives the core what has arrived, a burst at a time
 void conn_was_flushed(struct conn *conn);                   // some of the queue was written
 void conn_send(struct conn *conn, const struct io_effect *effect);
+void conns_refresh(struct driver *driver);                  // for faults: every connection looks at what it may read and write now
 void conn_close(struct conn *conn);                         // by the core: last words are still written
 void conn_forget(struct conn *conn);                        // unregisters; the last thing before its memory goes
 void conn_open_failed(struct driver *driver, uint64_t request, enum dj_error error);
@@ -134,5 +152,12 @@ void socket_open(struct driver *driver, uint64_t request, const char *address);
 enum dj_error stream_listen(struct driver *driver, struct listener *listener, const char *address, char *bound, struct fault *fault);
 void stream_listener_close(struct listener *listener);
 void stream_open(struct driver *driver, uint64_t request, const char *address);
+void stream_pulse(struct conn *conn, struct blob *body);    // under write_lock, any thread: sends it as a HEARTBEAT if nothing is being written
+
+// pulse.c
+void pulse_init(struct driver *driver);
+void pulse_follow(struct driver *driver, struct conn *conn, struct blob *body);     // a heartbeat is about to leave there
+void pulse_forget(struct driver *driver, const struct conn *conn);
+void pulse_end(struct driver *driver);
 
 #endif

@@ -52,7 +52,8 @@ static void socket_update(struct conn *conn)
     if (conn->state == CONN_CLOSED)
         return;
     int events = conn->state == CONN_OPENING || link_wants_write(socket->link) ? UV_WRITABLE : 0;
-    if (conn->state == CONN_LINGERING || (conn->state == CONN_UP && !conn->is_congested))
+    bool may_read = !conn->is_congested && !link_is_held(socket->link);
+    if (conn->state == CONN_LINGERING || (conn->state == CONN_UP && may_read))
         events |= UV_READABLE;
     if (events == socket->events)
         return;
@@ -61,6 +62,14 @@ static void socket_update(struct conn *conn)
         uv_poll_stop(&socket->poll);
     else
         uv_poll_start(&socket->poll, events, on_poll);
+}
+
+static void socket_refresh(struct conn *conn)
+{
+    // An error of sending shows in the poll, or in the read behind what the peer said before.
+    if (link_flush(socket_of(conn)->link, driver_now_ns()) == DJ_OK)
+        conn_was_flushed(conn);
+    socket_update(conn);
 }
 
 // The peer sees the end of the stream once it has read everything; closing at once could make the system throw that away.
@@ -88,6 +97,7 @@ static const struct conn_ops socket_ops = {
     .send = socket_send,
     .queued_bytes = socket_queued_bytes,
     .update = socket_update,
+    .refresh = socket_refresh,
     .finish = socket_finish,
     .close = socket_close,
 };

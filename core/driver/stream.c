@@ -1,11 +1,15 @@
 // Stream: connections over nng's byte streams, for the head's one address. The frames are core/link's.
 //
 // nng calls back on its own threads; each connection has at most one read and one write under way, and their completions come through the
-// inbox as nodes that live in the connection. So the loop thread alone touches the reader and the queue, except for the bytes that nng reads or
-// fills between the start of an operation and its node.
+// inbox as nodes that live in the connection. So the loop thread alone touches the reader, except for the bytes that nng fills between the start of
+// a read and its node.
+//
+// The queue and what is being written are the driver's pulse thread's too (pulse.c), under driver->write_lock: it goes on with a write that has
+// ended, and begins one, while the loop is busy. A node tells the loop that at least one write has ended; it is in the inbox once at most.
 
 #include "core/driver/loop.h"
 
+#include "core/base/assert.h"
 #include "core/base/log.h"
 #include "core/io/blob.h"
 #include "core/link/frame_queue.h"
@@ -18,7 +22,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
-enum { STREAM_BUFFER_BYTES = 32 << 10, STREAM_SPANS = 8, ACCEPT_PAUSE_MS = 50 };    // nng takes at most 8 spans
+enum { STREAM_BUFFER_BYTES = 32 << 10, STREAM_SPANS = 8, STREAM_HEADERS = 4, ACCEPT_PAUSE_MS = 50 };    // nng takes at most 8 spans
 
 // One asynchronous operation of nng, and the node that tells of its end.
 struct operation {
@@ -34,8 +38,17 @@ struct stream_conn {
     nng_stream_dialer *dialer;    // while opening
     struct operation dial, read, write;
     struct frame_reader reader;
-    struct frame_queue queue;
     enum dj_error error;
+    uint64_t peer;    // for faults: who is at the other end
+    // Under write_lock, with write.is_running.
+    struct frame_queue queue;
+    bool has_failed;       // to write
+    uint64_t bytes_out;    // that the driver's statistics do not have yet
+    // nng's thread sets it when a write has ended (release), whoever settles that write takes it (acquire): the result is seen with it.
+    bool is_written;
+    // Whether write.node is in the inbox. Acquire and release, so that a write that ends while the loop takes the node is not missed.
+    bool is_told;
+    uint8_t header[STREAM_HEADERS][WIRE_HEADER_BYTES];    // of what is being written: the queue may move its own meanwhile
     size_t at, end;    // of what was read and not yet taken
     uint8_t buffer[STREAM_BUFFER_BYTES];
 };
@@ -59,12 +72,27 @@ static void on_done(void *argument)
     driver_push(operation->driver, &operation->node);
 }
 
+static void on_write_done(void *argument)
+{
+    struct stream_conn *stream = argument;
+    __atomic_store_n(&stream->is_written, true, __ATOMIC_RELEASE);
+    if (!__atomic_exchange_n(&stream->is_told, true, __ATOMIC_ACQ_REL))
+        driver_push(stream->write.driver, &stream->write.node);
+}
+
 static bool operation_init(struct operation *operation, struct driver *driver,
                            void (*handle)(struct driver *, struct inbox_node *))
 {
     operation->driver = driver;
     operation->node.handle = handle;
     return nng_aio_alloc(&operation->aio, on_done, operation) == 0;
+}
+
+static bool write_init(struct stream_conn *stream, struct driver *driver, void (*handle)(struct driver *, struct inbox_node *))
+{
+    stream->write.driver = driver;
+    stream->write.node.handle = handle;
+    return nng_aio_alloc(&stream->write.aio, on_write_done, stream) == 0;
 }
 
 static void operation_free(struct operation *operation)
@@ -75,10 +103,21 @@ static void operation_free(struct operation *operation)
 
 // Reading ----------------------------------------------------------------------------------------------------------------
 
+// Or the loop has yet to hear that it was.
+static bool is_writing(struct stream_conn *stream)
+{
+    struct driver *driver = stream->conn.driver;
+    pthread_mutex_lock(&driver->write_lock);
+    bool is_running = stream->write.is_running;
+    pthread_mutex_unlock(&driver->write_lock);
+    return is_running || __atomic_load_n(&stream->is_told, __ATOMIC_ACQUIRE);
+}
+
 static void free_if_idle(struct stream_conn *stream)
 {
-    if (stream->conn.state != CONN_CLOSED || stream->dial.is_running || stream->read.is_running || stream->write.is_running)
+    if (stream->conn.state != CONN_CLOSED || stream->dial.is_running || stream->read.is_running || is_writing(stream))
         return;
+    pulse_forget(stream->conn.driver, &stream->conn);
     operation_free(&stream->dial);
     operation_free(&stream->read);
     operation_free(&stream->write);
@@ -123,15 +162,38 @@ static void on_read(struct driver *driver, struct inbox_node *node)
     free_if_idle(stream);
 }
 
+static bool is_held(const struct stream_conn *stream)
+{
+    return link_faults_are_on() && link_faults_held_until_ns(stream->peer) != 0;
+}
+
+// As core/link: learns who is there, and does not let a peer in that this process is parted from.
+static enum dj_error know_peer(struct stream_conn *stream, struct link_message *message)
+{
+    uint64_t peer = link_faults_peer(message);
+    stream->peer = peer != 0 ? peer : stream->peer;
+    if (!is_held(stream))
+        return DJ_OK;
+    blob_drop(message->body);
+    blob_drop(message->bulk);
+    *message = (struct link_message){0};
+    return stream->error = DJ_E_CLOSED;
+}
+
 static enum dj_error stream_receive(struct conn *conn, struct link_message *ret)
 {
     struct stream_conn *stream = stream_of(conn);
     ret->message = 0;
+    if (is_held(stream))
+        return DJ_OK;
     if (stream->at != stream->end) {
         const uint8_t *data = stream->buffer + stream->at;
         size_t bytes = stream->end - stream->at;
         enum dj_error error = frame_reader_feed(&stream->reader, &data, &bytes, ret);
         stream->at = stream->end - bytes;
+        bool is_greeting = ret->message == WIRE_HELLO || ret->message == WIRE_HELLO_OK;
+        if (is_greeting && knob(KNOB_ALLOWED) != 0)
+            return know_peer(stream, ret);
         if (error != DJ_OK || ret->message != 0) {
             stream->error = error;
             return error;
@@ -143,32 +205,85 @@ static enum dj_error stream_receive(struct conn *conn, struct link_message *ret)
 
 // Writing ----------------------------------------------------------------------------------------------------------------
 
-static void write_more(struct stream_conn *stream)
+// A write that has ended: its bytes are gone from the queue. Under write_lock.
+static void settle_write(struct stream_conn *stream)
 {
-    if (stream->write.is_running || stream->stream == NULL || stream->error == DJ_E_CLOSED)
+    if (!stream->write.is_running || !__atomic_exchange_n(&stream->is_written, false, __ATOMIC_ACQUIRE))
+        return;
+    stream->write.is_running = false;
+    bool has_failed = nng_aio_result(stream->write.aio) != 0;
+    size_t bytes = has_failed ? 0 : nng_aio_count(stream->write.aio);
+    frame_queue_advance(&stream->queue, bytes);
+    stream->bytes_out += bytes;
+    stream->has_failed = stream->has_failed || has_failed;
+}
+
+// The queue's own headers move when it grows, which may be while nng reads them.
+static uint32_t gather(struct stream_conn *stream, nng_iov nng_spans[STREAM_SPANS])
+{
+    struct iovec spans[STREAM_SPANS];
+    uint32_t count = frame_queue_gather(&stream->queue, spans, STREAM_SPANS), headers = 0;
+    const char *first = (const char *)stream->queue.slot, *end = (const char *)(stream->queue.slot + stream->queue.slots);
+    for (uint32_t i = 0; i < count; i++) {
+        const char *at = spans[i].iov_base;
+        if (at >= first && at < end) {
+            assert(headers < STREAM_HEADERS && spans[i].iov_len <= WIRE_HEADER_BYTES);
+            memcpy(stream->header[headers], at, spans[i].iov_len);
+            spans[i].iov_base = stream->header[headers++];
+        }
+        nng_spans[i] = (nng_iov){.iov_buf = spans[i].iov_base, .iov_len = spans[i].iov_len};
+    }
+    return count;
+}
+
+// Under write_lock.
+static void begin_write(struct stream_conn *stream)
+{
+    nng_iov spans[STREAM_SPANS];
+    if (stream->write.is_running || stream->stream == NULL || stream->has_failed)
         return;
     frame_queue_expire(&stream->queue, driver_now_ns());
-    struct iovec spans[STREAM_SPANS];
-    uint32_t count = frame_queue_gather(&stream->queue, spans, STREAM_SPANS);
+    stream->queue.held_until_ns = link_faults_are_on() ? link_faults_held_until_ns(stream->peer) : 0;
+    uint32_t count = gather(stream, spans);
     if (count == 0)
         return;
-    nng_iov nng_spans[STREAM_SPANS];
-    for (uint32_t i = 0; i < count; i++)
-        nng_spans[i] = (nng_iov){.iov_buf = spans[i].iov_base, .iov_len = spans[i].iov_len};
     stream->write.is_running = true;
-    nng_aio_set_iov(stream->write.aio, count, nng_spans);
+    nng_aio_set_iov(stream->write.aio, count, spans);
     nng_stream_send(stream->stream, stream->write.aio);
+}
+
+static void write_more(struct stream_conn *stream)
+{
+    struct driver *driver = stream->conn.driver;
+    pthread_mutex_lock(&driver->write_lock);
+    settle_write(stream);
+    if (stream->error != DJ_E_CLOSED)
+        begin_write(stream);
+    pthread_mutex_unlock(&driver->write_lock);
+}
+
+void stream_pulse(struct conn *conn, struct blob *body)
+{
+    struct stream_conn *stream = stream_of(conn);
+    settle_write(stream);
+    // Behind what is being written it would only lengthen the queue; what is written is a sign of life only once it has left.
+    if (stream->write.is_running || stream->has_failed ||
+        frame_queue_add(&stream->queue, WIRE_HEARTBEAT, blob_hold(body), NULL, 0, 0, 0) != DJ_OK)
+        return;
+    begin_write(stream);
 }
 
 static void on_written(struct driver *driver, struct inbox_node *node)
 {
     struct stream_conn *stream = (struct stream_conn *)(void *)((char *)node - offsetof(struct stream_conn, write.node));
-    stream->write.is_running = false;
+    __atomic_store_n(&stream->is_told, false, __ATOMIC_RELEASE);
     driver->is_due = true;
-    bool has_failed = nng_aio_result(stream->write.aio) != 0;
-    size_t bytes = has_failed ? 0 : nng_aio_count(stream->write.aio);
-    frame_queue_advance(&stream->queue, bytes);
-    driver->stats.bytes_out += bytes;
+    pthread_mutex_lock(&driver->write_lock);
+    settle_write(stream);
+    bool has_failed = stream->has_failed;
+    driver->stats.bytes_out += stream->bytes_out;
+    stream->bytes_out = 0;
+    pthread_mutex_unlock(&driver->write_lock);
     if (has_failed && stream->conn.state != CONN_CLOSED) {
         conn_is_down(&stream->conn, DJ_E_CLOSED);
     } else if (stream->conn.state != CONN_CLOSED) {
@@ -181,13 +296,22 @@ static void on_written(struct driver *driver, struct inbox_node *node)
 static enum dj_error stream_send(struct conn *conn, const struct io_effect *effect)
 {
     struct stream_conn *stream = stream_of(conn);
-    return frame_queue_add(&stream->queue, effect->send.message, effect->send.body, effect->send.bulk, effect->send.bulk_offset,
-                           effect->send.bulk_bytes, effect->send.not_after_ns);
+    struct driver *driver = conn->driver;
+    if (effect->send.message == WIRE_HEARTBEAT)
+        pulse_follow(driver, conn, effect->send.body);
+    pthread_mutex_lock(&driver->write_lock);
+    enum dj_error error = frame_queue_add(&stream->queue, effect->send.message, effect->send.body, effect->send.bulk,
+                                          effect->send.bulk_offset, effect->send.bulk_bytes, effect->send.not_after_ns);
+    pthread_mutex_unlock(&driver->write_lock);
+    return error;
 }
 
 static uint64_t stream_queued_bytes(const struct conn *conn)
 {
-    return stream_of(conn)->queue.bytes;
+    pthread_mutex_lock(&conn->driver->write_lock);
+    uint64_t bytes = stream_of(conn)->queue.bytes;
+    pthread_mutex_unlock(&conn->driver->write_lock);
+    return bytes;
 }
 
 static void stream_update(struct conn *conn)
@@ -201,6 +325,11 @@ static void stream_update(struct conn *conn)
     read_more(stream);
 }
 
+static void stream_refresh(struct conn *conn)
+{
+    write_more(stream_of(conn));
+}
+
 // nng cannot close one direction: the peer gets the end once everything is written.
 static void stream_finish(struct conn *conn)
 {
@@ -210,11 +339,12 @@ static void stream_finish(struct conn *conn)
 static void stream_close(struct conn *conn)
 {
     struct stream_conn *stream = stream_of(conn);
+    pulse_forget(conn->driver, conn);
     if (stream->stream != NULL)
         nng_stream_close(stream->stream);
     if (stream->dialer != NULL)
         nng_stream_dialer_close(stream->dialer);
-    if (stream->dial.is_running || stream->read.is_running || stream->write.is_running)
+    if (stream->dial.is_running || stream->read.is_running || is_writing(stream))
         return;
     // Nothing is under way that would come back and free it; freed from the inbox all the same, since the caller still holds it.
     stream->dial.is_running = true;
@@ -226,6 +356,7 @@ static const struct conn_ops stream_ops = {
     .send = stream_send,
     .queued_bytes = stream_queued_bytes,
     .update = stream_update,
+    .refresh = stream_refresh,
     .finish = stream_finish,
     .close = stream_close,
 };
@@ -258,7 +389,7 @@ static struct stream_conn *stream_make(struct driver *driver, uint64_t request)
         return NULL;
     memset(stream, 0, offsetof(struct stream_conn, buffer));
     bool is_ready = operation_init(&stream->dial, driver, on_dialled) && operation_init(&stream->read, driver, on_read) &&
-                    operation_init(&stream->write, driver, on_written);
+                    write_init(stream, driver, on_written);
     if (!is_ready || conn_init(driver, &stream->conn, &stream_ops, request) != DJ_OK) {
         operation_free(&stream->dial);
         operation_free(&stream->read);

@@ -64,6 +64,7 @@ struct store_entry *result_add(struct store_result *result, uint32_t item, const
     }
     struct store_entry *added = &result->entry[result->entries++];
     *added = (struct store_entry){.item = item, .key_bytes = (uint32_t)key_bytes, .value = value};
+    added->bytes = value == NULL ? 0 : value->bytes;
     if (key_bytes != 0)
         memcpy(added->key, key, key_bytes);
     return added;

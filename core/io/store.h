@@ -51,6 +51,7 @@ struct store_entry {
     uint8_t key[STORE_KEY_MAX];
     uint32_t key_bytes;
     struct blob *value;                 // held by the result
+    uint64_t bytes;                     // of the whole value, also where a scan lists it without reading it (then `value` is empty)
 };
 
 struct store_result {                   // freed by the core with result_free

@@ -29,7 +29,7 @@ static uint32_t var_bytes(uint64_t value)
     return bytes;
 }
 
-static void write_bits(struct writer *writer, const struct record_bits *bits)
+void record_bits_write(struct writer *writer, const struct record_bits *bits)
 {
     uint32_t bytes = trimmed(bits), count = 0, gap = 0, cost = 0;
     for (uint32_t i = 0; i < bytes * 8; i++) {
@@ -58,8 +58,7 @@ static void write_bits(struct writer *writer, const struct record_bits *bits)
     }
 }
 
-// Reads into `to`, of which the first *used bytes hold what was read last.
-static struct record_bits read_bits(struct reader *reader, uint8_t *to, uint32_t *used)
+struct record_bits record_bits_read(struct reader *reader, uint8_t *to, uint32_t *used)
 {
     memset(to, 0, *used);
     *used = 0;
@@ -112,8 +111,8 @@ uint32_t record_words_check(const int64_t *word, uint32_t words)
 
 static void write_execution(struct writer *writer, const struct record_execution *record)
 {
-    assert(record->id.counter > record->base && (record->before < record->base || record->base == 0) && record->producers <= RECORD_PRODUCERS_MAX &&
-           record->answers <= RECORD_ANSWERS_MAX);
+    assert(record->id.counter > record->base && (record->before < record->base || record->base == 0) &&
+           record->producers <= RECORD_PRODUCERS_MAX && record->answers <= RECORD_ANSWERS_MAX);
     assert(record->keep.bytes <= RECORD_BITS_MAX / 8 && record->donate.bytes <= RECORD_BITS_MAX / 8);
 
     exec_id_write(writer, record->id);
@@ -123,8 +122,8 @@ static void write_execution(struct writer *writer, const struct record_execution
         write_var(writer, record->before == 0 ? 0 : record->base - record->before);
     write_bytes(writer, record->delta, record->delta_length);
     write_u32(writer, record->check);
-    write_bits(writer, &record->keep);
-    write_bits(writer, &record->donate);
+    record_bits_write(writer, &record->keep);
+    record_bits_write(writer, &record->donate);
     write_bytes(writer, record->gone, record->gone_bytes);
     write_var(writer, record->numerics);
     write_var(writer, record->cost_ns);
@@ -190,8 +189,8 @@ static void read_execution(struct reader *reader, struct record_scratch *scratch
     ret->delta = read_bytes(reader, RECORD_DELTA_BYTES_MAX, &length);
     ret->delta_length = (uint32_t)length;
     ret->check = read_u32(reader);
-    ret->keep = read_bits(reader, scratch->keep, &scratch->keep_bytes);
-    ret->donate = read_bits(reader, scratch->donate, &scratch->donate_bytes);
+    ret->keep = record_bits_read(reader, scratch->keep, &scratch->keep_bytes);
+    ret->donate = record_bits_read(reader, scratch->donate, &scratch->donate_bytes);
     ret->gone = read_bytes(reader, RECORD_GONE_BYTES_MAX, &length);
     ret->gone_bytes = (uint32_t)length;
     ret->numerics = (uint32_t)read_var_max(reader, UINT32_MAX);
@@ -203,7 +202,7 @@ static void read_execution(struct reader *reader, struct record_scratch *scratch
 
 // The others -------------------------------------------------------------------------------------------------------------------
 
-static void write_meta(struct writer *writer, const struct tensor_meta *meta)
+void record_meta_write(struct writer *writer, const struct tensor_meta *meta)
 {
     write_u8(writer, (uint8_t)meta->dtype);
     write_u8(writer, (uint8_t)meta->rank);
@@ -213,7 +212,7 @@ static void write_meta(struct writer *writer, const struct tensor_meta *meta)
     }
 }
 
-static void read_meta(struct reader *reader, struct tensor_meta *ret)
+void record_meta_read(struct reader *reader, struct tensor_meta *ret)
 {
     struct tensor_meta meta = {.dtype = read_u8(reader)};
     meta.rank = read_u8(reader);
@@ -339,40 +338,46 @@ static void write_checkpoint(struct writer *writer, const struct record_checkpoi
 {
     assert(record->pieces <= RECORD_PIECES_MAX);
     handle_write(writer, record->handle);
-    write_meta(writer, &record->meta);
+    record_meta_write(writer, &record->meta);
     write_u8(writer, (uint8_t)record->dim);
     write_u8(writer, record->is_replica);
     write_var(writer, record->pieces);
     write_bytes(writer, record->piece, record->piece_bytes);
 }
 
-// The pieces lie side by side along the dimension and are as long as the value, or the record is refused.
-static void check_pieces(struct reader *reader, const struct record_checkpoint *record)
+// The pieces lie side by side along the dimension, each is as long as its rows, and together they are as long as the value.
+bool record_pieces_fit(const struct tensor_meta *meta, uint32_t dim, uint32_t count, const uint8_t *bytes, uint32_t length)
 {
-    struct reader pieces = reader_make(record->piece, record->piece_bytes);
-    int64_t rows = 0, bytes = 0;
-    for (uint32_t i = 0; i < record->pieces && pieces.error == DJ_OK; i++) {
+    struct reader pieces = reader_make(bytes, length);
+    int64_t rows = 0, total = 0, all = tensor_bytes(meta), row_bytes = 0;
+    if (meta->rank == 0 ? dim != 0 || count != 1 : dim >= meta->rank)
+        return false;
+    if (meta->rank > 0 && meta->size[dim] > 0)
+        row_bytes = all / meta->size[dim];
+    for (uint32_t i = 0; i < count && pieces.error == DJ_OK; i++) {
         struct record_piece piece = record_piece_read(&pieces);
-        if (!i64_add(rows, piece.rows, &rows) || piece.bytes > INT64_MAX || !i64_add(bytes, (int64_t)piece.bytes, &bytes))
-            reader_fail(reader, DJ_E_MALFORMED);
+        int64_t expected = all;
+        if (meta->rank > 0 && !i64_mul(piece.rows, row_bytes, &expected))
+            return false;
+        if (piece.bytes != (uint64_t)expected || !i64_add(rows, piece.rows, &rows) || !i64_add(total, expected, &total))
+            return false;
     }
-    bool fits = record->meta.rank == 0 ? record->dim == 0 : record->dim < record->meta.rank && rows == record->meta.size[record->dim];
-    if (pieces.error != DJ_OK || reader_left(&pieces) != 0 || !fits || bytes != tensor_bytes(&record->meta))
-        reader_fail(reader, DJ_E_MALFORMED);
+    return pieces.error == DJ_OK && reader_left(&pieces) == 0 && (meta->rank == 0 || rows == meta->size[dim]) && total == all;
 }
 
 static void read_checkpoint(struct reader *reader, struct record_checkpoint *ret)
 {
     size_t length;
     ret->handle = handle_read(reader);
-    read_meta(reader, &ret->meta);
+    record_meta_read(reader, &ret->meta);
     ret->dim = read_u8(reader);
     ret->is_replica = read_u8(reader) != 0;
     ret->pieces = (uint32_t)read_var_max(reader, RECORD_PIECES_MAX);
     ret->piece = read_bytes(reader, RECORD_PIECES_MAX * 36, &length);
     ret->piece_bytes = (uint32_t)length;
-    if (reader->error == DJ_OK)
-        check_pieces(reader, ret);
+    if (reader->error == DJ_OK &&
+        !(tensor_is_contiguous(&ret->meta) && record_pieces_fit(&ret->meta, ret->dim, ret->pieces, ret->piece, ret->piece_bytes)))
+        reader_fail(reader, DJ_E_MALFORMED);
 }
 
 static void write_tag(struct writer *writer, const struct record_tag *record)
@@ -407,7 +412,7 @@ void record_write(struct writer *writer, const struct record *record)
     case RECORD_EXECUTION: write_execution(writer, &record->execution); return;
     case RECORD_LEAF:
         write_hash(writer, record->leaf.content);
-        write_meta(writer, &record->leaf.meta);
+        record_meta_write(writer, &record->leaf.meta);
         write_var(writer, record->leaf.length);
         return;
     case RECORD_SESSION: write_session(writer, &record->session); return;
@@ -433,7 +438,7 @@ enum dj_error record_read(struct reader *reader, struct record_scratch *scratch,
     case RECORD_EXECUTION: read_execution(reader, scratch, &ret->execution); break;
     case RECORD_LEAF:
         ret->leaf.content = read_hash(reader);
-        read_meta(reader, &ret->leaf.meta);
+        record_meta_read(reader, &ret->leaf.meta);
         ret->leaf.length = read_var(reader);
         break;
     case RECORD_SESSION: read_session(reader, &ret->session); break;

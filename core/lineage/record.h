@@ -41,7 +41,7 @@ enum {
     RECORD_BITS_MAX = 1 << 18,    // flat outputs (and so inputs) of a plan
     RECORD_GONE_MAX = 1 << 18,    // handles that one record ends
     RECORD_GONE_BYTES_MAX = 1 << 20,
-    RECORD_PIECES_MAX = 1 << 13,    // of one checkpointed value
+    RECORD_PIECES_MAX = OP_INPUTS_MAX,    // of one checkpointed value: one CAT puts them together
     RECORD_TAG_ENTRIES_MAX = 1 << 13,
     RECORD_CHAIN_MAX = 512,       // executions of a plan in a stream until one stands alone
     RECORD_BYTES_MAX = PLAN_BYTES_MAX + 4096,
@@ -190,6 +190,15 @@ struct record {
 };
 
 uint32_t record_words_check(const int64_t *word, uint32_t words);
+
+// The parts of records that recovery steps are written of too. record_bits_read reads into `to` (RECORD_BITS_MAX / 8 bytes), of which the
+// first *used hold what was read last. record_meta_read refuses what tensor_check refuses.
+void record_bits_write(struct writer *writer, const struct record_bits *bits);
+struct record_bits record_bits_read(struct reader *reader, uint8_t *to, uint32_t *used);
+void record_meta_write(struct writer *writer, const struct tensor_meta *meta);
+void record_meta_read(struct reader *reader, struct tensor_meta *ret);
+// Whether `count` pieces in `bytes`, side by side along `dim`, make a value of that (contiguous) shape.
+bool record_pieces_fit(const struct tensor_meta *meta, uint32_t dim, uint32_t count, const uint8_t *bytes, uint32_t length);
 
 // Appends a record. A caller that passes more than the bounds above meets an assertion.
 void record_write(struct writer *writer, const struct record *record);

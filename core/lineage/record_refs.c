@@ -1,5 +1,5 @@
-// References: handles of a session in a few bytes. By execution, from the latest back: a varint distance from the one before (>= 1; the first:
-// from `from`), the count, then the outputs as gaps.
+// References: handles of a session in a few bytes. By execution, from the latest back: a varint distance from the one before (>= 1; the
+// first: from `from`), the count, then the outputs as gaps.
 
 #include "core/base/assert.h"
 #include "core/lineage/record.h"
@@ -63,4 +63,3 @@ bool record_refs_next(struct record_refs *refs, struct record_ref *ret)
     *ret = (struct record_ref){.counter = refs->counter, .output = (uint32_t)output};
     return true;
 }
-

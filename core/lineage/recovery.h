@@ -1,8 +1,9 @@
-// Recovery: which steps bring lost values to a worker: the smallest part of a session's lineage (docs/recovery.md, "The plan of a recovery").
+// Recovery: which steps bring lost values to a worker: the smallest part of a session's lineage (docs/recovery.md, "The plan of a
+// recovery").
 //
-// Idea: the caller collects what is known (plans, records, checkpoints, who holds what), names what is needed, and gets steps in the order of
-// their counters. Records are decoded once, on the way in: bindings are deltas, so a session's records are added in the order of their
-// counters, from one whose chain starts. Then a walk from the latest execution back marks what is needed, output by output; a walk
+// Idea: the caller collects what is known (plans, records, checkpoints, who holds what), names what is needed, and gets steps in the
+// order of their counters. Records are decoded once, on the way in: bindings are deltas, so a session's records are added in the order of
+// their counters, from one whose chain starts. Then a walk from the latest execution back marks what is needed, output by output; a walk
 // forward writes the steps and sees what each replayed value is used for last.
 //
 // Pure; one thread; made on one and used up on another (a COMPUTE). Bounded by the limits of recovery_make.
@@ -29,9 +30,10 @@ enum { RECOVERY_RECORDS_MAX = 1 << 21, RECOVERY_PLANS_MAX = 4096, RECOVERY_STEPS
 DJ_MUST_USE enum dj_error recovery_make(uint64_t session, struct recovery **ret);
 void recovery_free(struct recovery *recovery);    // NULL is allowed
 
-// What is known. `bytes` are as stored (record_write), and are copied where they are needed later. A plan comes before the records that name it.
-// EXECUTION and IMPORT records in the order of their counters; a record whose plan or base is missing is remembered as not replayable, with the
-// reason, and is no error here. DJ_E_MALFORMED, DJ_E_LIMIT, DJ_E_NO_MEMORY; DJ_E_INVALID: out of order or of another session.
+// What is known. `bytes` are as stored (record_write), and are copied where they are needed later. A plan comes before the records that
+// name it. EXECUTION and IMPORT records in the order of their counters; a record whose plan or base is missing is remembered as not
+// replayable, with the reason, and is no error here. DJ_E_MALFORMED, DJ_E_LIMIT, DJ_E_NO_MEMORY; DJ_E_INVALID: out of order or of another
+// session.
 DJ_MUST_USE enum dj_error recovery_add(struct recovery *recovery, const void *bytes, size_t length);
 // `incarnation` holds the handle. With no location at all a handle is lost.
 DJ_MUST_USE enum dj_error recovery_add_location(struct recovery *recovery, struct record_ref handle, uint64_t incarnation);
@@ -97,32 +99,44 @@ struct recovery_sum {
 // Plans. DJ_E_LINEAGE: something needed can be brought back by nothing; the fault names the handle, the ancestor that is missing, and why.
 DJ_MUST_USE enum dj_error recovery_plan(struct recovery *recovery, const struct recovery_options *options, recovery_has_leaf has_leaf,
                                         void *context, struct recovery_sum *ret, struct fault *fault);
-// After recovery_plan: the steps, by index.
-const struct recovery_step *recovery_step_at(const struct recovery *recovery, uint32_t index);
+// After recovery_plan: the steps, by index; valid until the next call here. Quick when asked for in order: words are decoded as they are
+// looked at. NULL: out of memory.
+const struct recovery_step *recovery_step_at(struct recovery *recovery, uint32_t index);
 
-// The steps as they travel in RECOVERY messages: from step *from (0 at first) as many as fit in `max_bytes`, at least one; RECORD_PLANs of plans that
-// were not in an earlier part come before the step that needs them. Moves *from on. Each part decodes alone but for the plans.
+// The steps as they travel in RECOVERY messages: from step *from (0 at first) as many as fit in `max_bytes`, at least one; RECORD_PLANs
+// of plans that were not in an earlier part come before the step that needs them. Moves *from on. Each part decodes alone but for the
+// plans.
 DJ_MUST_USE enum dj_error recovery_encode(struct recovery *recovery, uint32_t *from, size_t max_bytes, struct writer *writer,
                                           uint32_t *ret_steps);
 
-// Reading a part: plans and steps in order. `plan` is asked for a plan's structure by fingerprint and must know those that came before.
+// Reading a part: plans and steps in order. Set `reader`, `arena` and `scratch`; each part has a reader of its own, its `part` NULL. What
+// steps point to is in the arena (at most some 64 MiB a part, and the bytes read). Masks have at least one byte, so that none is taken
+// for "as before". What only the plan can tell (how many words, inputs and outputs it has) is checked by whoever has it.
+struct recovery_reading;
 struct recovery_reader {
     struct reader reader;
     struct arena *arena;    // of words and lists; reset by the caller between parts at the earliest
     struct record_scratch *scratch;
+    struct recovery_reading *part;
 };
 enum recovery_item { RECOVERY_END, RECOVERY_PLAN, RECOVERY_STEP, RECOVERY_BAD };
 // Hostile until checked: RECOVERY_BAD with reader.error set.
 enum recovery_item recovery_next(struct recovery_reader *reader, struct record_plan *ret_plan, struct recovery_step *ret_step);
 
-// Small plans that steps need: `cat` of `pieces` leaves along `dim` (one piece: a copy), and a copy of a handle. The only output is flat 0 (of the
-// only node). `words` has plan->words entries; RESTORE's leaves are set with binding_set_leaf and binding_set_meta by these functions.
+// Small plans that steps need: `cat` of `pieces` leaves along `dim` (one piece: a copy), and a copy of a handle. The only output is flat
+// 0 (of the only node). `words` has plan->words entries; RESTORE's leaves are set with binding_set_leaf and binding_set_meta by these
+// functions.
 DJ_MUST_USE enum dj_error recovery_restore_plan(const struct recovery_step *step, struct hash128 fact_content, struct srg_plan **ret,
                                                 int64_t **ret_word, struct fault *fault);    // *ret_word malloc'd
-DJ_MUST_USE enum dj_error recovery_copy_plan(const struct recovery_step *step, struct srg_plan **ret, int64_t **ret_word, struct fault *fault);
+DJ_MUST_USE enum dj_error recovery_copy_plan(const struct recovery_step *step, struct srg_plan **ret, int64_t **ret_word,
+                                             struct fault *fault);
 
-// Trim: what of the added records no live handle reaches any more. `live` as named with recovery_need; checkpoints in the store end the walk.
-// Visits each record to delete, and each to write anew (its base goes, so that it must stand alone): bytes NULL means delete.
+// Trim: what of the added records no live handle reaches any more. `live` as named with recovery_need; checkpoints in the store end the
+// walk. The ends of chains stay by themselves, with the record before each: records to come build on them. recovery_keep: this record stays
+// as well, and decodes as it did, whatever its inputs come to.
+DJ_MUST_USE enum dj_error recovery_keep(struct recovery *recovery, uint64_t counter);    // one that was not added: nothing
+// Visits each record to delete (bytes NULL), and each to write anew: alone, or against its base only, where what its delta refers to goes.
+// Deletions and rewritings are one whole: apply all or none. Plans are not visited: they are everybody's.
 typedef enum dj_error (*recovery_trim_visit)(void *context, const struct record *record, const uint8_t *bytes, size_t length);
 DJ_MUST_USE enum dj_error recovery_trim(struct recovery *recovery, recovery_trim_visit visit, void *context);
 

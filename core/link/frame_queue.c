@@ -1,9 +1,12 @@
 // Frame queue: a ring of messages; the first may be written in part. The manual is frame_queue.h.
+//
+// A message gets its number, and with it its header, when it is first gathered: one that is dropped because it is late leaves no gap.
 
 #include "core/link/frame_queue.h"
 
 #include "core/base/assert.h"
 #include "core/io/blob.h"
+#include "core/link/faults.h"
 
 #include <stdlib.h>
 #include <sys/uio.h>
@@ -68,11 +71,25 @@ static enum dj_error check(const struct frame_queue *queue, const struct frame_o
     return DJ_OK;
 }
 
+enum dj_error frame_queue_push(struct frame_queue *queue, const struct frame_out *frame)
+{
+    if (queue->head - queue->tail == queue->slots && !grow(queue))
+        return DJ_E_NO_MEMORY;
+    *frame_at(queue, queue->head++) = *frame;
+    queue->bytes += frame_bytes(frame);
+    queue->timed += frame->not_after_ns != 0;
+    return DJ_OK;
+}
+
 enum dj_error frame_queue_add(struct frame_queue *queue, uint16_t message, struct blob *body, struct blob *bulk,
                               uint64_t bulk_offset, uint64_t bulk_bytes, uint64_t not_after_ns)
 {
-    struct frame_out frame = {
-        .body = body, .bulk = bulk, .bulk_offset = bulk_offset, .bulk_bytes = bulk_bytes, .not_after_ns = not_after_ns};
+    struct frame_out frame = {.message = message,
+                              .body = body,
+                              .bulk = bulk,
+                              .bulk_offset = bulk_offset,
+                              .bulk_bytes = bulk_bytes,
+                              .not_after_ns = not_after_ns};
     enum dj_error error = body == NULL ? DJ_E_INVALID : DJ_OK;
     if (error == DJ_OK && bulk == NULL)
         frame.bulk_bytes = 0;
@@ -82,19 +99,13 @@ enum dj_error frame_queue_add(struct frame_queue *queue, uint16_t message, struc
         frame.bulk_bytes = bulk->bytes - bulk_offset;
     if (error == DJ_OK)
         error = check(queue, &frame, message);
-    if (error == DJ_OK && queue->head - queue->tail == queue->slots && !grow(queue))
-        error = DJ_E_NO_MEMORY;
+    if (error == DJ_OK)
+        error = link_faults_are_on() ? link_faults_push(queue, &frame) : frame_queue_push(queue, &frame);
     if (error != DJ_OK) {
         blob_drop(body);
         blob_drop(bulk);
-        return error;
     }
-    wire_header_write(frame.header, message, body->data, (uint32_t)body->bytes, bulk == NULL ? NULL : bulk->data + bulk_offset,
-                      frame.bulk_bytes);
-    *frame_at(queue, queue->head++) = frame;
-    queue->bytes += frame_bytes(&frame);
-    queue->timed += not_after_ns != 0;
-    return DJ_OK;
+    return error;
 }
 
 void frame_queue_expire(struct frame_queue *queue, uint64_t now_ns)
@@ -126,13 +137,44 @@ static void add_span(struct iovec *iov, uint32_t *count, uint64_t *skip, const v
     *skip = 0;
 }
 
+static void seal(struct frame_out *frame, uint32_t number)
+{
+    if (frame->is_spoiled || (frame->is_sealed && frame->number == number))
+        return;
+    if (frame->is_sealed)
+        wire_header_number(frame->header, number, frame->body->data, (uint32_t)frame->body->bytes);
+    else
+        wire_header_write(frame->header, number, frame->message, frame->body->data, (uint32_t)frame->body->bytes,
+                          frame->bulk == NULL ? NULL : frame->bulk->data + frame->bulk_offset, frame->bulk_bytes);
+    frame->is_sealed = true;
+    frame->number = number;
+    if (link_faults_are_on())
+        link_faults_spoil(frame);
+}
+
+static bool is_due(const struct frame_queue *queue, const struct frame_out *frame)
+{
+    if (queue->held_until_ns == 0 && frame->due_ns == 0)
+        return true;
+    uint64_t now_ns = link_faults_now_ns();
+    return queue->held_until_ns <= now_ns && frame->due_ns <= now_ns;
+}
+
+bool frame_queue_is_due(const struct frame_queue *queue)
+{
+    return !frame_queue_is_empty(queue) && is_due(queue, frame_at(queue, queue->tail));
+}
+
 uint32_t frame_queue_gather(struct frame_queue *queue, struct iovec *ret, uint32_t max)
 {
     uint32_t count = 0;
     uint64_t skip = queue->sent;
     queue->gathered = 0;
     for (uint32_t i = queue->tail; i != queue->head && count + 3 <= max; i++) {
-        const struct frame_out *frame = frame_at(queue, i);
+        struct frame_out *frame = frame_at(queue, i);
+        if (!is_due(queue, frame))
+            break;
+        seal(frame, (uint32_t)queue->messages + (i - queue->tail) + (uint32_t)frame->shift);
         add_span(ret, &count, &skip, frame->header, WIRE_HEADER_BYTES);
         add_span(ret, &count, &skip, frame->body->data, frame->body->bytes);
         if (frame->bulk != NULL)

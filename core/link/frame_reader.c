@@ -37,6 +37,10 @@ static enum dj_error end_header(struct frame_reader *reader)
         return error;
     if (reader->parsed.bulk_bytes > reader->bulk_budget_bytes)
         return DJ_E_FRAME_OVERSIZED;
+    // A stream gives every frame once, in its turn: this one did not.
+    bool has_needless_check = reader->parsed.bulk_bytes == 0 && reader->parsed.bulk_check != 0;
+    if (has_needless_check || reader->parsed.number != (uint32_t)reader->messages)
+        return DJ_E_FRAME_CORRUPT;
     reader->body = blob_make(reader->parsed.body_bytes);
     return reader->body == NULL ? DJ_E_NO_MEMORY : DJ_OK;
 }

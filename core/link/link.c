@@ -7,6 +7,7 @@
 #include "core/link/link.h"
 
 #include "core/base/assert.h"
+#include "core/link/faults.h"
 #include "core/link/frame_queue.h"
 #include "core/link/frame_reader.h"
 
@@ -29,6 +30,7 @@ struct link {
     // Apart, so that a peer's last words are read although nothing can be written to it any more.
     enum dj_error send_error, receive_error;
     bool is_drained;    // the last read emptied the socket
+    uint64_t peer;      // for faults: who is at the other end
     uint64_t bytes_in, bytes_out;
     struct frame_reader reader;
     struct frame_queue queue;
@@ -44,6 +46,7 @@ enum dj_error link_make(int fd, uint64_t bulk_budget_bytes, struct link **ret)
     link->fd = fd;
     link->send_error = link->receive_error = DJ_OK;
     link->is_drained = false;
+    link->peer = 0;
     link->bytes_in = link->bytes_out = 0;
     link->buffer_at = link->buffer_end = 0;
     frame_reader_init(&link->reader, bulk_budget_bytes);
@@ -73,7 +76,12 @@ static uint64_t now_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_BOOTTIME, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec + knob(KNOB_CLOCK_JUMP_NS);
+}
+
+bool link_is_held(const struct link *link)
+{
+    return link_faults_are_on() && link_faults_held_until_ns(link->peer) != 0;
 }
 
 enum dj_error link_flush(struct link *link, uint64_t time_ns)
@@ -81,9 +89,12 @@ enum dj_error link_flush(struct link *link, uint64_t time_ns)
     if (link->send_error != DJ_OK)
         return link->send_error;
     frame_queue_expire(&link->queue, time_ns);
+    link->queue.held_until_ns = link_faults_are_on() ? link_faults_held_until_ns(link->peer) : 0;
     while (!frame_queue_is_empty(&link->queue)) {
         struct iovec spans[SPANS];
         struct msghdr message = {.msg_iov = spans, .msg_iovlen = frame_queue_gather(&link->queue, spans, SPANS)};
+        if (message.msg_iovlen == 0)
+            return DJ_OK;    // held back, or not yet due
         ssize_t sent = sendmsg(link->fd, &message, MSG_NOSIGNAL);
         if (sent < 0 && errno == EINTR)
             continue;
@@ -117,7 +128,7 @@ enum dj_error link_send(struct link *link, uint16_t message, struct blob *body, 
 
 bool link_wants_write(const struct link *link)
 {
-    return link->send_error == DJ_OK && !frame_queue_is_empty(&link->queue);
+    return link->send_error == DJ_OK && frame_queue_is_due(&link->queue);
 }
 
 bool link_is_congested(const struct link *link)
@@ -163,7 +174,20 @@ static enum outcome read_once(struct link *link, struct link_message *ret)
     return link->receive_error == DJ_OK ? READ_SOME : READ_FAILED;
 }
 
-enum dj_error link_receive(struct link *link, struct link_message *ret)
+// For faults: learns from a greeting who is there. A new link to a peer that this process is parted from does not come up.
+static enum dj_error know_peer(struct link *link, struct link_message *message)
+{
+    uint64_t peer = link_faults_peer(message);
+    link->peer = peer != 0 ? peer : link->peer;
+    if (!link_is_held(link))
+        return DJ_OK;
+    blob_drop(message->body);
+    blob_drop(message->bulk);
+    *message = (struct link_message){0};
+    return link->receive_error = DJ_E_CLOSED;
+}
+
+static enum dj_error receive(struct link *link, struct link_message *ret)
 {
     uint64_t burst_end = link->bytes_in + BURST_BYTES;
     ret->message = 0;
@@ -185,6 +209,17 @@ enum dj_error link_receive(struct link *link, struct link_message *ret)
             break;
     }
     return link->receive_error;
+}
+
+enum dj_error link_receive(struct link *link, struct link_message *ret)
+{
+    if (link_is_held(link)) {
+        ret->message = 0;
+        return DJ_OK;
+    }
+    enum dj_error error = receive(link, ret);
+    bool is_greeting = ret->message == WIRE_HELLO || ret->message == WIRE_HELLO_OK;
+    return is_greeting && knob(KNOB_ALLOWED) != 0 ? know_peer(link, ret) : error;
 }
 
 struct link_stats link_stats(const struct link *link)

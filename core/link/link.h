@@ -33,6 +33,7 @@ int link_fd(const struct link *link);
 DJ_MUST_USE enum dj_error link_send(struct link *link, uint16_t message, struct blob *body, struct blob *bulk, uint64_t bulk_offset,
                                     uint64_t bulk_bytes, uint64_t not_after_ns);
 bool link_wants_write(const struct link *link);             // poll for POLLOUT
+bool link_is_held(const struct link *link);                 // by a fault (faults.h): nothing is read or written; do not poll for anything
 bool link_is_congested(const struct link *link);
 size_t link_queued_bytes(const struct link *link);
 // The descriptor is writable: writes what it can. now_ns enforces not_after_ns (messages whose time has passed are dropped whole).

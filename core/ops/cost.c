@@ -38,6 +38,16 @@ static double convolution_flops(const struct op_call *call, const struct tensor_
     return 2 * taps * count_of(call->attr[3].i != 0 ? in : out);
 }
 
+// Of the input's or of the weight's gradient: each as much as the forward.
+static double convolution_backward_flops(const struct op_call *call)
+{
+    const struct tensor_meta *weight = &call->in[2];
+    double taps = (double)weight->size[1];
+    for (uint32_t i = 2; i < weight->rank; i++)
+        taps *= (double)weight->size[i];
+    return 2 * taps * count_of(&call->in[call->attr[3].i != 0 ? 1 : 0]);
+}
+
 static double pool_flops(const struct op_call *call, const struct tensor_meta *out)
 {
     if (call->op->number == OP_ADAPTIVE_AVG_POOL2D)
@@ -74,6 +84,8 @@ static double flops_of(const struct op_call *call, const struct op_result *resul
     case COST_matmul: return matmul_flops(call, out);
     case COST_softmax: return SOFTMAX_FLOPS * count_of(out);
     case COST_norm: return NORM_FLOPS * count_of(out);
+    case COST_norm_backward: return NORM_FLOPS * in;
+    case COST_convolution_backward: return convolution_backward_flops(call);
     case COST_convolution: return convolution_flops(call, out);
     case COST_pool: return pool_flops(call, out);
     case COST_attention: return attention_flops(call);

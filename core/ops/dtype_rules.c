@@ -47,6 +47,14 @@ static const uint8_t domain_of[OP_LIMIT] = {
     [OP_HARDTANH] = DOMAIN_NUMBER,
     [OP_LEAKY_RELU] = DOMAIN_FLOAT,
     [OP_ELU] = DOMAIN_FLOAT,
+    [OP_TANH_BACKWARD] = DOMAIN_INEXACT,
+    [OP_SIGMOID_BACKWARD] = DOMAIN_INEXACT,
+    [OP_THRESHOLD_BACKWARD] = DOMAIN_NUMBER,
+    [OP_GELU_BACKWARD] = DOMAIN_FLOAT,
+    [OP_SILU_BACKWARD] = DOMAIN_INEXACT,
+    [OP_HARDTANH_BACKWARD] = DOMAIN_FLOAT,
+    [OP_LEAKY_RELU_BACKWARD] = DOMAIN_FLOAT,
+    [OP_ELU_BACKWARD] = DOMAIN_FLOAT,
     [OP_CLAMP] = DOMAIN_NUMBER,
     [OP_CLAMP_MIN] = DOMAIN_NUMBER,
     [OP_ADDCMUL] = DOMAIN_NO_BOOL,
@@ -80,6 +88,21 @@ static const uint8_t domain_of[OP_LIMIT] = {
     [OP_AVG_POOL2D] = DOMAIN_NUMBER,
     [OP_ADAPTIVE_AVG_POOL2D] = DOMAIN_FLOAT,
     [OP_SDPA] = DOMAIN_FLOAT,
+    [OP_SOFTMAX_BACKWARD] = DOMAIN_FLOAT,
+    [OP_LOG_SOFTMAX_BACKWARD] = DOMAIN_FLOAT,
+    [OP_LAYER_NORM_BACKWARD] = DOMAIN_FLOAT,
+    [OP_LAYER_NORM_BACKWARD_PARAMS] = DOMAIN_FLOAT,
+    [OP_NLL_LOSS] = DOMAIN_FLOAT,
+    [OP_NLL_LOSS_BACKWARD] = DOMAIN_FLOAT,
+    [OP_EMBEDDING_BACKWARD] = DOMAIN_FLOAT,
+    [OP_BATCH_NORM_TRAIN] = DOMAIN_FLOAT,
+    [OP_BATCH_NORM_BACKWARD] = DOMAIN_FLOAT,
+    [OP_CONVOLUTION_BACKWARD_INPUT] = DOMAIN_FLOAT,
+    [OP_CONVOLUTION_BACKWARD_WEIGHT] = DOMAIN_FLOAT,
+    [OP_MAX_POOL2D_BACKWARD] = DOMAIN_FLOAT,
+    [OP_AVG_POOL2D_BACKWARD] = DOMAIN_FLOAT,
+    [OP_ADAPTIVE_AVG_POOL2D_BACKWARD] = DOMAIN_FLOAT,
+    [OP_GROUP_NORM_BACKWARD] = DOMAIN_FLOAT,
     [OP_DROPOUT] = DOMAIN_FLOAT,
     [OP_MULTINOMIAL] = DOMAIN_FLOAT,
     [OP_UNIFORM] = DOMAIN_FLOAT,
@@ -274,6 +297,12 @@ static enum dj_error check_pointwise(const struct op_call *call, enum dtype_rule
         if (call->in[0].dtype == DTYPE_BOOL || call->in[1].dtype == DTYPE_BOOL)
             return refuse(call, DTYPE_BOOL, "takes numbers", fault);
         return DJ_OK;
+    case OP_LEAKY_RELU_BACKWARD:
+    case OP_ELU_BACKWARD:
+        if (call->attr[call->op->attrs - 1].i != 0 && attr_number(&call->attr[0]) < 0)
+            return fault_set(fault, DJ_E_BINDINGS_INVALID, "%s: a negative slope has no gradient from the result alone",
+                             call->op->name);
+        return DJ_OK;
     case OP_ADDCDIV:
         if (is_exact(call->in[1].dtype) && is_exact(call->in[2].dtype))
             return fault_set(fault, DJ_E_DTYPE, "ADDCDIV: Integer division with addcdiv is no longer supported");
@@ -321,6 +350,7 @@ static enum dj_error check_others(const struct op_call *call, struct fault *faul
     uint32_t index = 0, like = 0;    // positions of an index and of an input that must have in[0]'s dtype; 0: none
     switch ((enum op)call->op->number) {
     case OP_EMBEDDING:
+    case OP_EMBEDDING_BACKWARD:
     case OP_INDEX_SELECT:
     case OP_GATHER:
     case OP_SCATTER_VALUE: index = 1; break;
@@ -353,6 +383,31 @@ static enum dj_error check_same(const struct op_call *call, struct fault *fault)
 static enum dtype wide(enum dtype dtype)
 {
     return dtype == DTYPE_F16 || dtype == DTYPE_BF16 ? DTYPE_F32 : dtype;
+}
+
+// A gradient has the dtype of what it is the gradient of.
+static enum dj_error check_gradient(const struct op_call *call, struct op_result *ret, struct fault *fault)
+{
+    for (uint32_t i = 1; i < call->op->outputs; i++)
+        ret->out[i].dtype = call->in[0].dtype;
+    return call->in[1].dtype == call->in[0].dtype
+               ? DJ_OK
+               : refuse(call, call->in[1].dtype, "a gradient and its values must have one dtype", fault);
+}
+
+static enum dj_error check_loss(const struct op_call *call, struct op_result *ret, struct fault *fault)
+{
+    bool is_gradient = call->op->number == OP_NLL_LOSS_BACKWARD;
+    const struct tensor_meta *values = &call->in[is_gradient], *classes = values + 1, *weight = values + 2;
+    if (!is_gradient)
+        ret->out[1].dtype = values->dtype;
+    if (classes->dtype != DTYPE_I64 && classes->dtype != DTYPE_U8)
+        return refuse(call, classes->dtype, "classes must be int64 or uint8", fault);
+    if (weight->dtype != DTYPE_NONE && weight->dtype != values->dtype)
+        return refuse(call, weight->dtype, "the weight must have the dtype of the values", fault);
+    if (is_gradient && (call->in[0].dtype != values->dtype || call->in[4].dtype != values->dtype))
+        return refuse(call, call->in[0].dtype, "the gradient must have the dtype of the values", fault);
+    return DJ_OK;
 }
 
 // A dtype that reductions let the caller ask for.
@@ -403,6 +458,19 @@ static enum dj_error decide_other(const struct op_call *call, enum dtype_rule ru
             result = DTYPE_F32;
         }
         break;
+    case RULE_batch_norm:
+        for (uint32_t i = 1; i < call->op->outputs; i++)
+            ret->out[i].dtype = wide(first);
+        if (call->op->number == OP_BATCH_NORM_BACKWARD)
+            error = check_gradient(call, ret, fault);
+        break;
+    case RULE_gradient: error = check_gradient(call, ret, fault); break;
+    case RULE_softmax_backward:
+        error = check_gradient(call, ret, fault);
+        if (first == DTYPE_F32 && call->dtype == DTYPE_F16)
+            result = DTYPE_F16;
+        break;
+    case RULE_loss: error = check_loss(call, ret, fault); break;
     case RULE_layer_norm: ret->out[1].dtype = ret->out[2].dtype = wide(first); break;
     case RULE_sdpa:
         ret->out[1].dtype = DTYPE_F32;

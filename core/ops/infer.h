@@ -35,6 +35,10 @@ enum dtype_rule {
     RULE_softmax,       // first; float32 when half_to_float
     RULE_layer_norm,    // statistics in float32 or better
     RULE_sdpa,          // same; logsumexp in float32
+    RULE_batch_norm,    // first; statistics in float32 or better
+    RULE_gradient,      // all outputs as the first input, which has the second's dtype
+    RULE_softmax_backward,    // the same; float16 where float32 was made of it
+    RULE_loss,          // all outputs as the values that the loss is of; classes are int64
 };
 
 enum cost_rule {
@@ -50,7 +54,9 @@ enum cost_rule {
     COST_matmul,
     COST_softmax,
     COST_norm,
+    COST_norm_backward,
     COST_convolution,
+    COST_convolution_backward,
     COST_pool,
     COST_attention,
 };
@@ -134,6 +140,10 @@ INFER(gather); INFER(scatter); INFER(index_add); INFER(triangle); INFER(pad); IN
 INFER(reduce_all); INFER(reduce); INFER(scan); INFER(isin); INFER(topk); INFER(sort);           // infer_reduce.c
 INFER(mm); INFER(addmm); INFER(bmm); INFER(baddbmm); INFER(dot); INFER(mv);                     // infer_matmul.c
 INFER(softmax); INFER(layer_norm); INFER(batch_norm); INFER(group_norm); INFER(sdpa);           // infer_nn.c
+INFER(softmax_backward); INFER(layer_norm_backward); INFER(layer_norm_params);                  // infer_backward.c
+INFER(nll_loss); INFER(nll_loss_backward); INFER(embedding_backward); INFER(batch_norm_train); INFER(batch_norm_backward);
+INFER(convolution_backward); INFER(max_pool2d_backward); INFER(avg_pool2d_backward); INFER(adaptive_pool2d_backward);
+INFER(group_norm_backward); INFER(values_first);
 INFER(convolution); INFER(max_pool2d); INFER(avg_pool2d); INFER(adaptive_pool2d);               // infer_conv.c
 // clang-format on
 

@@ -9,7 +9,7 @@ enum {
     AT_VERSION = 4,
     AT_MESSAGE = 6,
     AT_BODY_BYTES = 8,
-    AT_FLAGS = 12,
+    AT_NUMBER = 12,
     AT_BULK_BYTES = 16,
     AT_BODY_CHECK = 24,    // covers everything before it, and the body
     AT_BULK_CHECK = 32,
@@ -36,17 +36,22 @@ static uint64_t body_check(const uint8_t *header, const void *body, size_t bytes
     return hash64_seed(body, bytes, hash64(header, AT_BODY_CHECK));
 }
 
-void wire_header_write(uint8_t header[WIRE_HEADER_BYTES], uint16_t message, const void *body, uint32_t body_bytes,
-                       const void *bulk, uint64_t bulk_bytes)
+void wire_header_write(uint8_t header[WIRE_HEADER_BYTES], uint32_t number, uint16_t message, const void *body,
+                       uint32_t body_bytes, const void *bulk, uint64_t bulk_bytes)
 {
     memcpy(header + AT_MAGIC, magic, sizeof magic);
     put_little(header + AT_VERSION, WIRE_VERSION, 2);
     put_little(header + AT_MESSAGE, message, 2);
     put_little(header + AT_BODY_BYTES, body_bytes, 4);
-    put_little(header + AT_FLAGS, 0, 4);
     put_little(header + AT_BULK_BYTES, bulk_bytes, 8);
-    put_little(header + AT_BODY_CHECK, body_check(header, body, body_bytes), 8);
     put_little(header + AT_BULK_CHECK, bulk_bytes == 0 ? 0 : hash64(bulk, bulk_bytes), 8);
+    wire_header_number(header, number, body, body_bytes);
+}
+
+void wire_header_number(uint8_t header[WIRE_HEADER_BYTES], uint32_t number, const void *body, uint32_t body_bytes)
+{
+    put_little(header + AT_NUMBER, number, 4);
+    put_little(header + AT_BODY_CHECK, body_check(header, body, body_bytes), 8);
 }
 
 enum dj_error wire_header_read(const uint8_t header[WIRE_HEADER_BYTES], struct wire_header *ret)
@@ -57,6 +62,7 @@ enum dj_error wire_header_read(const uint8_t header[WIRE_HEADER_BYTES], struct w
         .version = (uint16_t)take_little(header + AT_VERSION, 2),
         .message = (uint16_t)take_little(header + AT_MESSAGE, 2),
         .body_bytes = (uint32_t)take_little(header + AT_BODY_BYTES, 4),
+        .number = (uint32_t)take_little(header + AT_NUMBER, 4),
         .bulk_bytes = take_little(header + AT_BULK_BYTES, 8),
         .body_check = take_little(header + AT_BODY_CHECK, 8),
         .bulk_check = take_little(header + AT_BULK_CHECK, 8),
@@ -69,8 +75,6 @@ enum dj_error wire_header_read(const uint8_t header[WIRE_HEADER_BYTES], struct w
         return DJ_E_FRAME_UNKNOWN;
     if (parsed.body_bytes > body_max || parsed.bulk_bytes > wire_bulk_max(parsed.message))
         return DJ_E_FRAME_OVERSIZED;
-    if (take_little(header + AT_FLAGS, 4) != 0)
-        return DJ_E_FRAME_CORRUPT;
     *ret = parsed;
     return DJ_OK;
 }

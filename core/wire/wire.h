@@ -1,9 +1,10 @@
 // Wire: every message between processes: one table (messages.def), one codec, one frame format, one version.
 //
 // Frame (little-endian, 40 bytes of header):
-//   magic u32 "DJN1", version u16, message u16, body_bytes u32, flags u32 (0), bulk_bytes u64,
+//   magic u32 "DJN1", version u16, message u16, body_bytes u32, number u32, bulk_bytes u64,
 //   body_check u64 (XXH3 of the header before it and of the body), bulk_check u64 (XXH3 of the bulk; 0 when there is none)
-// then the body, then the bulk. The body is what messages.def describes; the bulk is tensor bytes.
+// then the body, then the bulk. The body is what messages.def describes; the bulk is tensor bytes. `number` counts the frames of one direction of one
+// link from 0: a frame that is missing, comes twice or out of its turn is as corrupt as one whose bytes changed, and ends the link.
 
 #ifndef CORE_WIRE_WIRE_H
 #define CORE_WIRE_WIRE_H
@@ -133,12 +134,14 @@ uint64_t wire_bulk_max(uint16_t message);                   // the longest bulk:
 
 struct wire_header {
     uint16_t version, message;
-    uint32_t body_bytes;
+    uint32_t body_bytes, number;
     uint64_t bulk_bytes, body_check, bulk_check;
 };
 
-void wire_header_write(uint8_t header[WIRE_HEADER_BYTES], uint16_t message, const void *body, uint32_t body_bytes, const void *bulk,
-                       uint64_t bulk_bytes);
+void wire_header_write(uint8_t header[WIRE_HEADER_BYTES], uint32_t number, uint16_t message, const void *body, uint32_t body_bytes,
+                       const void *bulk, uint64_t bulk_bytes);
+// Gives a header that was written another number.
+void wire_header_number(uint8_t header[WIRE_HEADER_BYTES], uint32_t number, const void *body, uint32_t body_bytes);
 // Magic, version, known message, bounds. DJ_E_FRAME_CORRUPT (magic), DJ_E_VERSION, DJ_E_FRAME_UNKNOWN, DJ_E_FRAME_OVERSIZED.
 DJ_MUST_USE enum dj_error wire_header_read(const uint8_t header[WIRE_HEADER_BYTES], struct wire_header *ret);
 bool wire_body_is_intact(const uint8_t header[WIRE_HEADER_BYTES], const struct wire_header *parsed, const void *body);

@@ -149,6 +149,12 @@ at::Tensor empty_strided(c10::IntArrayRef size, c10::IntArrayRef stride, maybe_t
     return empty_like_window(size, type, device, stride);
 }
 
+at::Tensor new_empty_strided(const at::Tensor &self, c10::IntArrayRef size, c10::IntArrayRef stride, maybe_type type,
+                             maybe_layout layout, maybe_device device, maybe_bool pin)
+{
+    return empty_strided(size, stride, type.value_or(self.scalar_type()), layout, device.value_or(self.device()), pin);
+}
+
 // ------------------------------------------------------------------ constants
 
 at::Tensor full_of(c10::IntArrayRef size, const c10::Scalar &value, maybe_type type, maybe_device device)
@@ -401,6 +407,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library)
 {
     library.impl("empty.memory_format", empty);
     library.impl("empty_strided", empty_strided);
+    library.impl("new_empty_strided", new_empty_strided);
     library.impl("full", full);
     library.impl("zeros", zeros);
     library.impl("ones", ones);

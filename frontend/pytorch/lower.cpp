@@ -42,7 +42,7 @@ bool step_of(const std::string &word, const c10::Argument &argument, step *ret)
 {
     *ret = {};
     if (word == "_") {
-        ret->kind = argument.name() == "dtype" ? step::DTYPE : step::IGNORED;
+        ret->kind = argument.name() == "dtype" || argument.name() == "input_dtype" ? step::DTYPE : step::IGNORED;
         return true;
     }
     size_t colon = word.find(':');
@@ -404,7 +404,8 @@ bool takes_as(const c10::FunctionSchema &a, const c10::FunctionSchema &b, size_t
     return true;
 }
 
-constexpr const char *NARROW_OPS[] = {"MAX_POOL2D", "AVG_POOL2D", "LAYER_NORM", "GROUP_NORM"};
+constexpr const char *NARROW_OPS[] = {"MAX_POOL2D",          "AVG_POOL2D",          "ADAPTIVE_AVG_POOL2D",          "LAYER_NORM",
+                                      "MAX_POOL2D_BACKWARD", "AVG_POOL2D_BACKWARD", "ADAPTIVE_AVG_POOL2D_BACKWARD", "GROUP_NORM"};
 
 std::unique_ptr<lowering> lowering_make(const dj_op &row, const c10::OperatorHandle &function, const c10::OperatorHandle &target,
                                         lowering_form form)

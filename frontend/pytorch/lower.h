@@ -69,6 +69,27 @@ private:
     void write_in_place(const at::Tensor &self, const dj_tensor &result) const;
 };
 
+using maybe_tensor = std::optional<at::Tensor>;
+
+inline at::Tensor or_none(const maybe_tensor &tensor) { return tensor ? *tensor : at::Tensor(); }
+
+// Records with tensor arguments that may be absent or on the CPU; the outputs as tensors.
+template <size_t OUTPUTS>
+std::array<at::Tensor, OUTPUTS> record_tensors(uint32_t op, std::initializer_list<at::Tensor> tensors, const attr_list &attrs,
+                                               const char *name)
+{
+    call_inputs call;
+    call.reserve(static_cast<uint32_t>(tensors.size()));
+    for (const at::Tensor &tensor : tensors)
+        TORCH_CHECK(call.add(tensor, false, name), "remote_accelerator does not compute with complex numbers (", name, ")");
+    dj_tensor out[DJ_MAX_OUTPUTS];
+    record(op, {call.in, call.count}, attrs, 0, DJ_ANY_DEVICE, out, name);
+    std::array<at::Tensor, OUTPUTS> made;
+    for (size_t i = 0; i < OUTPUTS; i++)
+        made[i] = tensor_make(out[i], *call.device);
+    return made;
+}
+
 // out=: `target` gets `result`'s shape and values.
 void write_out(const at::Tensor &target, const at::Tensor &result, const char *name);
 

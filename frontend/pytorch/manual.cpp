@@ -1,28 +1,41 @@
 // C++ because its kernels have PyTorch's signatures.
-// Ops whose ATen form and table row differ by more than names: attention, batch norm, dropout, sampling, indexing with masks; and ops that
+// Ops whose ATen form and table row differ by more than names: attention, convolution, dropout, sampling, indexing with masks; and ops that
 // are two or three rows of the table, so that they need no kernel of their own.
 
 #include "lower.h"
 
 #include <ATen/ScalarOps.h>
 #include <ATen/native/CPUFallback.h>
+#include <ATen/ops/abs.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/convolution.h>
-#include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/div.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/eq.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/gt.h>
+#include <ATen/ops/isnan.h>
+#include <ATen/ops/log.h>
+#include <ATen/ops/log1p.h>
+#include <ATen/ops/logical_and.h>
+#include <ATen/ops/logical_not.h>
 #include <ATen/ops/masked_fill.h>
+#include <ATen/ops/maximum.h>
 #include <ATen/ops/mean.h>
+#include <ATen/ops/minimum.h>
 #include <ATen/ops/mul.h>
-#include <ATen/ops/native_batch_norm_ops.h>
-#include <ATen/ops/_native_batch_norm_legit_ops.h>
+#include <ATen/ops/neg.h>
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/ones_like.h>
+#include <ATen/ops/rsub.h>
+#include <ATen/ops/sgn_ops.h>
 #include <ATen/ops/sigmoid.h>
+#include <ATen/ops/sign.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/var.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
@@ -32,33 +45,9 @@ namespace djinn
 namespace
 {
 
-using maybe_tensor = std::optional<at::Tensor>;
-
 void fallback_boxed(const c10::OperatorHandle &op, torch::jit::Stack *stack)
 {
     fallback(op, stack);
-}
-
-// Records with tensor arguments that may be absent or on the CPU; the outputs as tensors.
-template <size_t OUTPUTS>
-std::array<at::Tensor, OUTPUTS> record_tensors(uint32_t op, std::initializer_list<at::Tensor> tensors, const attr_list &attrs,
-                                               const char *name)
-{
-    call_inputs call;
-    call.reserve(static_cast<uint32_t>(tensors.size()));
-    for (const at::Tensor &tensor : tensors)
-        TORCH_CHECK(call.add(tensor, false, name), "remote_accelerator does not compute with complex numbers (", name, ")");
-    dj_tensor out[DJ_MAX_OUTPUTS];
-    record(op, {call.in, call.count}, attrs, 0, DJ_ANY_DEVICE, out, name);
-    std::array<at::Tensor, OUTPUTS> made;
-    for (size_t i = 0; i < OUTPUTS; i++)
-        made[i] = tensor_make(out[i], *call.device);
-    return made;
-}
-
-at::Tensor or_none(const maybe_tensor &tensor)
-{
-    return tensor ? *tensor : at::Tensor();
 }
 
 // ------------------------------------------------------------------ attention
@@ -79,56 +68,7 @@ attention(const at::Tensor &query, const at::Tensor &key, const at::Tensor &valu
     return {out[0], out[1], at::Tensor(), at::Tensor(), query.size(2), key.size(2), at::Tensor(), at::Tensor(), at::Tensor()};
 }
 
-// ------------------------------------------------------------------ batch norm: whole in evaluation, on the CPU in training
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm_eval(const at::Tensor &self, const maybe_tensor &weight,
-                                                               const maybe_tensor &bias, const at::Tensor &mean,
-                                                               const at::Tensor &variance, double eps)
-{
-    static const uint32_t op = op_number("BATCH_NORM");
-    auto out = record_tensors<1>(op, {self, or_none(weight), or_none(bias), mean, variance}, attr_list().real(eps),
-                                 "native_batch_norm");
-    at::Tensor none = at::empty({0}, self.options());
-    return {out[0], none, at::empty({0}, self.options())};
-}
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor> native_batch_norm(const at::Tensor &self, const maybe_tensor &weight,
-                                                                 const maybe_tensor &bias, const maybe_tensor &mean,
-                                                                 const maybe_tensor &variance, bool training, double momentum,
-                                                                 double eps)
-{
-    if (!training && dtype_is_narrow(self.scalar_type()) && mean && mean->defined() && variance && variance->defined())
-        return batch_norm_eval(self, weight, bias, *mean, *variance, eps);
-    if (!mean || !mean->defined())
-        return at::native::call_fallback_fn<&fallback_boxed, at::_ops::_native_batch_norm_legit_no_stats>::call(
-            self, weight, bias, training, momentum, eps);
-    // native_batch_norm changes the running statistics without saying so in its schema; this form says it, so they are written back.
-    at::Tensor running_mean = *mean, running_variance = *variance;
-    return at::native::call_fallback_fn<&fallback_boxed, at::_ops::_native_batch_norm_legit>::call(
-        self, weight, bias, running_mean, running_variance, training, momentum, eps);
-}
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm_legit(const at::Tensor &self, const maybe_tensor &weight,
-                                                                const maybe_tensor &bias, at::Tensor &mean, at::Tensor &variance,
-                                                                bool training, double momentum, double eps)
-{
-    if (!training && dtype_is_narrow(self.scalar_type()))
-        return batch_norm_eval(self, weight, bias, mean, variance, eps);
-    return at::native::call_fallback_fn<&fallback_boxed, at::_ops::_native_batch_norm_legit>::call(
-        self, weight, bias, mean, variance, training, momentum, eps);
-}
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm_no_training(const at::Tensor &self, const maybe_tensor &weight,
-                                                                      const maybe_tensor &bias, const at::Tensor &mean,
-                                                                      const at::Tensor &variance, double, double eps)
-{
-    if (!dtype_is_narrow(self.scalar_type())) {
-        at::Tensor running_mean = mean, running_variance = variance;
-        return at::native::call_fallback_fn<&fallback_boxed, at::_ops::_native_batch_norm_legit>::call(
-            self, weight, bias, running_mean, running_variance, false, 0.0, eps);
-    }
-    return batch_norm_eval(self, weight, bias, mean, variance, eps);
-}
+// ------------------------------------------------------------------ convolution
 
 at::Tensor convolution(const at::Tensor &self, const at::Tensor &weight, const maybe_tensor &bias, c10::IntArrayRef stride,
                        c10::IntArrayRef padding, c10::IntArrayRef dilation, bool transposed, c10::IntArrayRef output_padding,
@@ -147,23 +87,6 @@ at::Tensor convolution(const at::Tensor &self, const at::Tensor &weight, const m
     return record_tensors<1>(op, {self, weight, or_none(bias)}, attrs, "convolution")[0];
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(const at::Tensor &grad, const at::Tensor &self,
-                                                                    const at::Tensor &weight, c10::IntArrayRef stride,
-                                                                    c10::IntArrayRef padding, c10::IntArrayRef dilation,
-                                                                    bool transposed, c10::IntArrayRef output_padding,
-                                                                    int64_t groups, std::array<bool, 3> mask)
-{
-    fallback_count("aten::convolution_backward");
-    auto host = at::convolution_backward(tensor_to_cpu(grad), tensor_to_cpu(self), tensor_to_cpu(weight),
-                                         c10::IntArrayRef{weight.size(transposed ? 1 : 0) * (transposed ? groups : 1)}, stride,
-                                         padding, dilation, transposed, output_padding, groups, mask);
-    int placement = placement_of(grad);
-    auto back = [&](const at::Tensor &tensor) {
-        return tensor.defined() ? tensor_upload(tensor, grad.device(), placement) : tensor;
-    };
-    return {back(std::get<0>(host)), back(std::get<1>(host)), back(std::get<2>(host))};
-}
-
 // ------------------------------------------------------------------ dropout, sampling
 
 std::tuple<at::Tensor, at::Tensor> native_dropout(const at::Tensor &self, double p, std::optional<bool> train)
@@ -178,11 +101,6 @@ std::tuple<at::Tensor, at::Tensor> native_dropout(const at::Tensor &self, double
     attrs.real(p).integer(static_cast<int64_t>(random.seed)).integer(static_cast<int64_t>(random.offset));
     auto out = record_tensors<2>(op, {self}, attrs, "native_dropout");
     return {out[0], out[1]};
-}
-
-at::Tensor native_dropout_backward(const at::Tensor &grad, const at::Tensor &mask, double scale)
-{
-    return at::mul(at::mul(grad, mask), scale);
 }
 
 at::Tensor multinomial(const at::Tensor &self, int64_t count, bool replacement, std::optional<at::Generator> generator)
@@ -301,6 +219,76 @@ at::Tensor &index_put_impl_(at::Tensor &self, const index_list &indices, const a
 
 // ------------------------------------------------------------------ two or three rows of the table
 
+at::Tensor isneginf(const at::Tensor &self)
+{
+    return at::eq(self, -std::numeric_limits<double>::infinity());
+}
+at::Tensor isposinf(const at::Tensor &self)
+{
+    return at::eq(self, std::numeric_limits<double>::infinity());
+}
+
+at::Tensor sgn(const at::Tensor &self)
+{
+    return self.is_complex() ? at::native::call_fallback_fn<&fallback_boxed, at::_ops::sgn>::call(self) : at::sign(self);
+}
+
+// log(1 / (1 + e^-x)) = min(x, 0) - log(1 + e^-|x|). The buffer that PyTorch's CPU kernel keeps for its gradient is not needed.
+std::tuple<at::Tensor, at::Tensor> log_sigmoid_forward(const at::Tensor &self)
+{
+    at::Tensor tail = at::log1p(at::exp(at::neg(at::abs(self))));
+    return {at::sub(at::clamp(self, std::nullopt, 0), tail), at::empty({0}, self.options())};
+}
+
+at::Tensor log_sigmoid_backward(const at::Tensor &grad, const at::Tensor &self, const at::Tensor &)
+{
+    return at::mul(grad, at::sigmoid(at::neg(self)));
+}
+
+// log(1 + e^(beta x)) / beta, and x itself where beta x exceeds the threshold.
+at::Tensor softplus(const at::Tensor &self, const at::Scalar &beta, const at::Scalar &threshold)
+{
+    at::Tensor scaled = at::mul(self, beta);
+    return at::where(at::gt(scaled, threshold), self, at::div(at::log1p(at::exp(scaled)), beta));
+}
+
+at::Tensor softplus_backward(const at::Tensor &grad, const at::Tensor &self, const at::Scalar &beta, const at::Scalar &threshold)
+{
+    at::Tensor scaled = at::mul(self, beta);
+    return at::where(at::gt(scaled, threshold), grad, at::mul(grad, at::sigmoid(scaled)));
+}
+
+// log(x / (1 - x)), x kept eps away from both ends.
+at::Tensor logit(const at::Tensor &self, std::optional<double> eps)
+{
+    at::Tensor inner = eps ? at::clamp(self, *eps, 1 - *eps) : self;
+    return at::log(at::div(inner, at::rsub(inner, 1)));
+}
+
+// 0 where x is 0, but NaN where y is.
+at::Tensor xlogy(const at::Tensor &self, const at::Tensor &other)
+{
+    at::Tensor product = at::mul(self, at::log(other));
+    return at::masked_fill(product, at::logical_and(at::eq(self, 0), at::logical_not(at::isnan(other))), 0);
+}
+
+at::Tensor clamp_min_tensor(const at::Tensor &self, const at::Tensor &low)
+{
+    return at::maximum(self, low);
+}
+at::Tensor &clamp_min_tensor_(at::Tensor &self, const at::Tensor &low)
+{
+    return self.copy_(at::maximum(self, low));
+}
+at::Tensor clamp_max_tensor(const at::Tensor &self, const at::Tensor &high)
+{
+    return at::minimum(self, high);
+}
+at::Tensor &clamp_max_tensor_(at::Tensor &self, const at::Tensor &high)
+{
+    return self.copy_(at::minimum(self, high));
+}
+
 at::Tensor rsub(const at::Tensor &self, const at::Tensor &other, const at::Scalar &alpha)
 {
     return at::sub(other, self, alpha);
@@ -379,13 +367,8 @@ std::tuple<at::Tensor, at::Tensor> gru_cell(const at::Tensor &input, const at::T
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, library)
 {
     library.impl("_scaled_dot_product_fused_attention_overrideable", attention);
-    library.impl("native_batch_norm", native_batch_norm);
-    library.impl("_native_batch_norm_legit", batch_norm_legit);
-    library.impl("_native_batch_norm_legit_no_training", batch_norm_no_training);
     library.impl("convolution_overrideable", convolution);
-    library.impl("convolution_backward_overrideable", convolution_backward);
     library.impl("native_dropout", native_dropout);
-    library.impl("native_dropout_backward", native_dropout_backward);
     library.impl("multinomial", multinomial);
     library.impl("sort.stable", sort_stable);
     library.impl("index.Tensor", index);
@@ -396,6 +379,19 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library)
     library.impl("pow.Scalar", pow_of_scalar);
     library.impl("floor_divide", floor_divide);
     library.impl("floor_divide_.Tensor", floor_divide_);
+    library.impl("sgn", sgn);
+    library.impl("log_sigmoid_forward", log_sigmoid_forward);
+    library.impl("log_sigmoid_backward", log_sigmoid_backward);
+    library.impl("logit", logit);
+    library.impl("xlogy.Tensor", xlogy);
+    library.impl("softplus", softplus);
+    library.impl("softplus_backward", softplus_backward);
+    library.impl("isneginf", isneginf);
+    library.impl("isposinf", isposinf);
+    library.impl("clamp_min.Tensor", clamp_min_tensor);
+    library.impl("clamp_min_.Tensor", clamp_min_tensor_);
+    library.impl("clamp_max.Tensor", clamp_max_tensor);
+    library.impl("clamp_max_.Tensor", clamp_max_tensor_);
     library.impl("clamp_max", clamp_max);
     library.impl("clamp_max_", clamp_max_);
     library.impl("std.correction", std_of);

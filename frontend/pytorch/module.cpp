@@ -5,6 +5,7 @@
 #include <Python.h>
 
 #include "interpreter.h"
+#include "keep.h"
 #include "shim.h"
 
 #include <ATen/Generator.h>
@@ -84,22 +85,31 @@ PyObject *start(PyObject *, PyObject *args)
 PyObject *init(PyObject *, PyObject *args)
 {
     dj_config config = {};
-    unsigned long long timeout_ns;
-    if (!PyArg_ParseTuple(args, "zzzzzIK", &config.address, &config.token, &config.tenant, &config.session, &config.program,
-                          &config.embedded_threads, &timeout_ns))
+    unsigned long long timeout_ns, replay_limit_ns, recovery_timeout_ns;
+    int allows_close, allows_local;
+    if (!PyArg_ParseTuple(args, "zzzzzIKzKKpp", &config.address, &config.token, &config.tenant, &config.session, &config.program,
+                          &config.embedded_threads, &timeout_ns, &config.recovery, &replay_limit_ns, &recovery_timeout_ns,
+                          &allows_close, &allows_local))
         return nullptr;
     HANDLE_TH_ERRORS
     config.timeout_ns = timeout_ns;
+    config.replay_limit_ns = replay_limit_ns;
+    config.recovery_timeout_ns = recovery_timeout_ns;
+    config.allows_close = static_cast<uint32_t>(allows_close);
+    config.allows_local = static_cast<uint32_t>(allows_local);
     blocking("init", [&](dj_fault *fault) { return dj_init(&config, fault); });
     forget_default_device();
     return none();
     END_HANDLE_TH_ERRORS
 }
 
-PyObject *shutdown(PyObject *, PyObject *)
+PyObject *shutdown(PyObject *, PyObject *args)
 {
+    int keep;
+    if (!PyArg_ParseTuple(args, "p", &keep))
+        return nullptr;
     HANDLE_TH_ERRORS
-    blocking("shutdown", [](dj_fault *) { return dj_shutdown(); });
+    blocking("shutdown", [&](dj_fault *) { return dj_shutdown(keep); });
     forget_default_device();
     return none();
     END_HANDLE_TH_ERRORS
@@ -201,7 +211,8 @@ PyObject *stats(PyObject *, PyObject *)
                                    PUT(leaf_bytes_out) PUT(leaf_bytes_in_reads) PUT(leaves) PUT(leaves_reused) PUT(record_ns)
                                        PUT(flush_ns) PUT(wait_ns) PUT(bind_ns) PUT(execute_ns) PUT(init_ns) PUT(handles_live)
                                            PUT(bytes_unacknowledged) PUT(executions_unacknowledged) PUT(resubmissions)
-                                               PUT(links_lost) true;
+                                               PUT(links_lost) PUT(recoveries) PUT(replayed) PUT(recovery_ns)
+                                                   PUT(nondeterminism) PUT(resumed) true;
 #undef PUT
     if (!is_full)
         Py_CLEAR(dict);
@@ -322,10 +333,14 @@ PyObject *generator_state(PyObject *, PyObject *args)
 
 PyMethodDef methods[] = {
     {"start", start, METH_VARARGS, "start(error_factory, fallback_notice)"},
-    {"init", init, METH_VARARGS, "init(address, token, tenant, session, program, threads, timeout_ns)"},
-    {"shutdown", shutdown, METH_NOARGS, nullptr},
+    {"init", init, METH_VARARGS,
+     "init(address, token, tenant, session, program, threads, timeout_ns, recovery, replay_limit_ns, recovery_timeout_ns, allow_close, "
+     "allow_local)"},
+    {"shutdown", shutdown, METH_VARARGS, "shutdown(keep)"},
     {"is_initialized", is_initialized, METH_NOARGS, nullptr},
     {"device_count", device_count, METH_NOARGS, nullptr},
+    {"checkpoint", checkpoint, METH_VARARGS, "checkpoint(tag, tensors)"},
+    {"restore", restore, METH_VARARGS, "restore(tag, device index) -> tensors"},
     {"flush", flush, METH_NOARGS, nullptr},
     {"synchronize", synchronize, METH_NOARGS, nullptr},
     {"capture_begin", capture_begin, METH_NOARGS, nullptr},

@@ -10,6 +10,7 @@
 #include <ATen/InferSize.h>
 #include <ATen/TensorUtils.h>
 #include <ATen/WrapDimUtils.h>
+#include <ATen/native/Resize.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/select.h>
 #include <ATen/ops/slice.h>
@@ -148,6 +149,12 @@ at::Tensor &set_storage(at::Tensor &self, at::Storage source, int64_t offset, c1
     return self;
 }
 
+const at::Tensor &restride(const at::Tensor &self, c10::IntArrayRef size, c10::IntArrayRef stride, std::optional<int64_t> offset)
+{
+    at::native::setStrided(self, size, stride, offset.value_or(self.storage_offset()));
+    return self;
+}
+
 at::Tensor &set_whole_storage(at::Tensor &self, at::Storage source)
 {
     int64_t elements = static_cast<int64_t>(source.nbytes() / self.dtype().itemsize());
@@ -198,6 +205,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library)
     library.impl("view_as_real", at::native::view_as_real);
     library.impl("view_as_complex", at::native::view_as_complex);
     library.impl("resize_", resize_);
+    library.impl("as_strided_", restride);
     library.impl("set_.source_Storage_storage_offset", set_storage);
     library.impl("set_.source_Storage", set_whole_storage);
     library.impl("set_.source_Tensor", set_tensor);

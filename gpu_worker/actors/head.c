@@ -55,11 +55,10 @@ static void end_all_sessions(struct worker *worker)
     uint32_t cursor = 0;
     struct session *session;
     while ((session = map_next(worker->sessions, &cursor, NULL)) != NULL) {
-        if (session->link != 0) {
-            uint64_t link = session->link;
-            worker_fail(worker, link, 0, DJ_E_EPOCH_FENCED, "%s", dj_error_text(DJ_E_EPOCH_FENCED));
-            worker_links_down(worker, link);
-            actor_link_close(worker->self, link);
+        list_each (node, &session->streams) {
+            const struct stream *stream = list_entry(node, struct stream, list);
+            if (stream->link != 0)
+                worker_links_close(worker, stream->link, DJ_E_STALE, "the head has declared this life of the worker dead");
         }
         worker_session_drop(worker, session);
         cursor = 0;    // the map may have changed
@@ -101,6 +100,7 @@ static enum dj_error greeted(struct worker *worker, const struct wire_hello_ok *
         worker->incarnation = hash_mix(worker->config.incarnation, ++worker->lives);
         log_write(LOG_WARN, "worker", "this life was fenced; joining as a new one incarnation=%016" PRIx64, worker->incarnation);
         end_all_sessions(worker);
+        worker_journal_forget(worker);
     }
     worker->generation = ok->generation;
     join(worker);
@@ -122,9 +122,11 @@ static enum dj_error joined(struct worker *worker, const struct wire_joined *sai
     log_write(LOG_INFO, "worker", "joined the head at %s id=%u generation=%" PRIu64, worker->config.head, said->worker,
               said->generation);
     worker_head_beat(worker);
-    worker_serve_rejoined(worker);
+    worker_inventory_all(worker);
     worker_journal_rejoined(worker);
-    worker_sessions_send_held(worker);
+    worker_serve_rejoined(worker);
+    worker_cuts_rejoined(worker);
+    worker_streams_send_held(worker);
     return DJ_OK;
 }
 
@@ -155,26 +157,18 @@ static void renewed(struct worker *worker, const struct wire_heartbeat_ok *ok)
     if (ok->generation == worker->generation && ok->sent_ns <= actor_now_ns(worker->self) && until > worker->lease_until_ns)
         worker->lease_until_ns = until;
     if (may_not && worker_may_answer(worker))
-        worker_sessions_send_held(worker);
+        worker_streams_send_held(worker);
 }
 
 static void refused(struct worker *worker, const struct wire_failed *failed)
 {
     enum dj_error error = (enum dj_error)failed->error;
     log_write(LOG_ERROR, "worker", "the head refused: %s (%s)", failed->text, dj_error_name(error));
+    if (failed->request == 0 && error == DJ_E_STORE_FULL)
+        worker_cuts_refused(worker, worker->head_link, error);
     // Another token, name or version does not appear by waiting.
     if (!worker->was_joined && failed->request == 0 && dj_error_retry(error) == ERROR_RETRY_no)
         actor_exit(worker->self, 1);
-}
-
-static void admit(struct worker *worker, const struct wire_admit *admit)
-{
-    struct session *session = worker->is_draining ? NULL
-                                                  : worker_session_admit(worker, admit->session, admit->epoch, admit->secret);
-    if (session == NULL)
-        return;
-    struct wire_admitted admitted = {.session = admit->session, .epoch = admit->epoch};
-    worker_send(worker, worker->head_link, WIRE_ADMITTED, wire_admitted_encode(&admitted));
 }
 
 static void dismiss(struct worker *worker, const struct wire_dismiss *dismiss)
@@ -202,11 +196,11 @@ enum dj_error worker_head_message(struct worker *worker, uint16_t message, struc
     case WIRE_JOINED: TAKE(joined, return joined(worker, &said))
     case WIRE_FAILED: TAKE(failed, refused(worker, &said); worker_leaf_refused(worker, worker->head_link, said.request))
     case WIRE_HEARTBEAT_OK: TAKE(heartbeat_ok, renewed(worker, &said))
-    case WIRE_ADMIT: TAKE(admit, admit(worker, &said))
+    case WIRE_ADMIT: TAKE(admit, worker_session_admit(worker, &said))
     case WIRE_DISMISS: TAKE(dismiss, dismiss(worker, &said))
     case WIRE_JOURNAL_OK: TAKE(journal_ok, worker_journal_acknowledged(worker, said.last))
     case WIRE_LOCATED: TAKE(located, worker_leaf_located(worker, &said))
-    case WIRE_LEAF_NEED: TAKE(leaf_need, worker_serve_need(worker, &said))
+    case WIRE_LEAF_NEED: TAKE(leaf_need, worker_serve_need(worker, worker->head_link, &said))
     case WIRE_LEAF_DATA: TAKE(leaf_data, worker_leaf_data(worker, worker->head_link, &said, bulk))
     case WIRE_LEAF_OK: TAKE(leaf_ok, worker_serve_stored(worker, &said))
     case WIRE_DRAIN: worker->is_draining = true; return DJ_OK;
@@ -222,7 +216,7 @@ void worker_head_leave(struct worker *worker)
 {
     if (worker->head_phase != HEAD_JOINED)
         return;
-    worker_journal_flush(worker);
+    (void)worker_journal_flush(worker);
     struct wire_leave leave = {.incarnation = worker->incarnation};
     worker_send(worker, worker->head_link, WIRE_LEAVE, wire_leave_encode(&leave));
 }

@@ -7,7 +7,8 @@
 
 #include <stdlib.h>
 
-enum { SMALL_BYTES = 64 << 10 };    // up to here a leaf is written by the execution that uses it first
+enum { SMALL_BYTES = 64 << 10 };           // up to here a leaf is written by the execution that uses it first
+#define SMALL_NS (WORKER_FETCH_NS / 10)    // in which a client that has a small one at hand gives it
 
 static struct want *want_of(struct worker *worker, struct hash128 content)
 {
@@ -61,7 +62,7 @@ static void ask_peer(struct worker *worker, struct want *want)
 static void ask_next(struct worker *worker, struct want *want)
 {
     bool has_head = worker->head_phase == HEAD_JOINED;
-    bool is_small = want->bytes <= SMALL_BYTES && want->client != 0;
+    bool is_small = want->bytes <= SMALL_BYTES && want->client != 0 && !(has_head && want->head_first);
     want->progress_ns = actor_now_ns(worker->self);
     want->link = want->request = 0;
     if (is_small)
@@ -81,12 +82,13 @@ static void ask_next(struct worker *worker, struct want *want)
     }
 }
 
-void worker_leaf_want(struct worker *worker, struct hash128 content, uint64_t bytes, uint64_t client)
+void worker_leaf_want(struct worker *worker, struct hash128 content, uint64_t bytes, uint64_t client, bool head_first)
 {
     if (exec_leaf_state(worker->exec, content) == LEAF_READY)
         return;
     struct want *want = want_of(worker, content);
     if (want != NULL && want->source != SOURCE_SPENT) {
+        want->is_replica = false;
         if (want->client == 0 && want->link != client)
             want->client = client;
         return;
@@ -99,7 +101,8 @@ void worker_leaf_want(struct worker *worker, struct hash128 content, uint64_t by
             return;
         }
     }
-    *want = (struct want){.content = content, .bytes = bytes, .client = client, .serial = ++worker->want_serial};
+    *want = (struct want){
+        .content = content, .bytes = bytes, .client = client, .head_first = head_first, .serial = ++worker->want_serial};
     ask_next(worker, want);
 }
 
@@ -114,6 +117,39 @@ static void want_drop(struct worker *worker, struct hash128 content)
     free(map_take(worker->wants, content));
 }
 
+// Another worker's piece, to be kept for it: only its offerer is asked, and only while there is room that nobody uses.
+static void want_replica(struct worker *worker, const struct wire_leaf *leaf, uint64_t link)
+{
+    struct exec_stats stats = exec_stats(worker->exec);
+    if (leaf->bytes > stats.capacity_bytes - stats.used_bytes) {
+        worker_fail(worker, link, 0, DJ_E_DEVICE_MEMORY, "this worker has no room for a replica of %llu bytes",
+                    (unsigned long long)leaf->bytes);
+        return;
+    }
+    struct want *want = want_of(worker, leaf->content);
+    if (want != NULL && want->source != SOURCE_SPENT) {
+        if (want->client == 0 && want->link != link)
+            want->client = link;
+        return;
+    }
+    if (want == NULL) {
+        want = calloc(1, sizeof *want);
+        if (want == NULL || map_put(worker->wants, leaf->content, want) != DJ_OK) {
+            free(want);
+            return;
+        }
+    }
+    *want = (struct want){.content = leaf->content,
+                          .bytes = leaf->bytes,
+                          .client = link,
+                          .is_replica = true,
+                          .tried_head = true,
+                          .tried_peer = true,
+                          .tried_store = true,
+                          .serial = ++worker->want_serial};
+    ask_next(worker, want);
+}
+
 void worker_leaf_offered(struct worker *worker, struct worker_link *link, const struct wire_leaf_offer *offer)
 {
     struct wire_leaf *here = arena_alloc(worker->arena, (offer->leaves_count + 1) * sizeof *here);
@@ -124,8 +160,10 @@ void worker_leaf_offered(struct worker *worker, struct worker_link *link, const 
         const struct wire_leaf *leaf = &offer->leaves[i];
         if (exec_leaf_state(worker->exec, leaf->content) == LEAF_READY)
             here[ok.leaves_count++] = (struct wire_leaf){.content = leaf->content, .bytes = leaf->bytes};
+        else if (link->role == ROLE_WORKER)
+            want_replica(worker, leaf, link->link);
         else
-            worker_leaf_want(worker, leaf->content, leaf->bytes, link->link);
+            worker_leaf_want(worker, leaf->content, leaf->bytes, link->link, false);
     }
     if (ok.leaves_count > 0)
         worker_send(worker, link->link, WIRE_LEAF_OK, wire_leaf_ok_encode(&ok));
@@ -260,8 +298,11 @@ void worker_leaf_is_here(struct worker *worker, struct hash128 content, bool is_
     struct want *want = want_of(worker, content);
     struct wire_leaf leaf = {.content = content, .bytes = exec_leaf_bytes(worker->exec, content)};
     struct wire_leaf_ok ok = {.leaves = &leaf, .leaves_count = 1};
+    bool is_replica = want != NULL && want->is_replica;
+    if (is_replica)
+        exec_leaf_set_replica(worker->exec, content);
     if (is_new)
-        worker_serve_tell(worker, content, leaf.bytes, true);
+        worker_serve_tell(worker, content, leaf.bytes, true, !is_replica);
     if (want == NULL)
         return;
     uint64_t sender = want->source == SOURCE_CLIENT ? want->link : 0, offerer = want->client;
@@ -319,8 +360,13 @@ void worker_leaves_sweep(struct worker *worker)
     uint32_t cursor = 0;
     struct want *want;
     while ((want = map_next(worker->wants, &cursor, NULL)) != NULL) {
-        if (now - want->progress_ns <= WORKER_FETCH_NS)
+        bool is_at_hand = want->source == SOURCE_CLIENT && want->bytes <= SMALL_BYTES && worker->head_phase == HEAD_JOINED;
+        if (now - want->progress_ns <= (is_at_hand ? SMALL_NS : WORKER_FETCH_NS))
             continue;
+        if (is_at_hand) {    // it may not have it any more: it is asked again when nobody else has
+            want->client = want->link;
+            want->head_first = true;
+        }
         if (want->source != SOURCE_SPENT) {
             source_failed(worker, want);
         } else {    // long given up: whoever needs it again begins anew

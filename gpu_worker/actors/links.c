@@ -22,8 +22,9 @@ void worker_links_down(struct worker *worker, uint64_t id)
     struct worker_link *link = map_take(worker->links, map_key(id));
     if (link == NULL)
         return;
-    if (link->session != NULL && link->session->link == id)
-        worker_session_away(worker, link->session);
+    if (link->stream != NULL && link->stream->link == id)
+        worker_stream_away(worker, link->stream);
+    worker_values_link_down(worker, id);
     worker_leaves_link_down(worker, id);
     worker_serve_link_down(worker, id);
     worker_peer_fetches_link_down(worker, id);
@@ -31,9 +32,8 @@ void worker_links_down(struct worker *worker, uint64_t id)
     free(link);
 }
 
-static void refuse(struct worker *worker, struct worker_link *link, enum dj_error error, const char *why)
+void worker_links_close(struct worker *worker, uint64_t id, enum dj_error error, const char *why)
 {
-    uint64_t id = link->link;
     log_write(LOG_WARN, "worker", "link refused: %s link=%llu", why, (unsigned long long)id);
     worker_fail(worker, id, 0, error, "%s", why);
     worker_links_down(worker, id);
@@ -50,12 +50,12 @@ static enum dj_error hello(struct worker *worker, struct worker_link *link, cons
             why, sizeof why,
             "this worker (djinn %s) speaks protocol version %d, the other side (djinn %s) version %u; use the same djinn on both sides",
             worker->config.version, WIRE_VERSION, said->build, said->version);
-        refuse(worker, link, DJ_E_VERSION, why);
+        worker_links_close(worker, link->link, DJ_E_VERSION, why);
         return DJ_OK;
     }
     if (!hash128_is_zero(worker->config.token) && !hash128_equal(said->token, worker->config.token)) {
-        refuse(worker, link, DJ_E_TOKEN,
-               "the token does not match the worker's; set DJINN_TOKEN to the contents of the head's token file");
+        worker_links_close(worker, link->link, DJ_E_TOKEN,
+                           "the token does not match the worker's; set DJINN_TOKEN to the contents of the head's token file");
         return DJ_OK;
     }
     if (said->role != ROLE_CLIENT && said->role != ROLE_WORKER)
@@ -81,20 +81,35 @@ static enum dj_error hello(struct worker *worker, struct worker_link *link, cons
         return DJ_OK; \
     }
 
-static enum dj_error session_message(struct worker *worker, struct worker_link *link, uint16_t message, struct blob *body,
-                                     struct blob *bulk)
+static enum dj_error session_message(struct worker *worker, struct worker_link *link, uint16_t message, struct blob *body)
 {
-    if (link->session == NULL)
+    if (link->stream == NULL)
         return DJ_E_SESSION_UNKNOWN;
     switch (message) {
     case WIRE_PLAN: TAKE(plan, ROLE_CLIENT, return worker_stream_plan(worker, link, &said))
     case WIRE_EXECUTE: TAKE(execute, ROLE_CLIENT, return worker_stream_execute(worker, link, &said, body))
     case WIRE_IMPORT: TAKE(import, ROLE_CLIENT, return worker_stream_import(worker, link, &said))
     case WIRE_RELEASE: TAKE(release, ROLE_CLIENT, return worker_stream_release(worker, link, &said))
-    case WIRE_LEAF_OFFER: TAKE(leaf_offer, ROLE_CLIENT, worker_leaf_offered(worker, link, &said))
-    case WIRE_LEAF_DATA: TAKE(leaf_data, ROLE_CLIENT, worker_leaf_data(worker, link->link, &said, bulk))
+    case WIRE_CHECKPOINT: TAKE(checkpoint, ROLE_CLIENT, return worker_stream_checkpoint(worker, link, &said))
     default: return DJ_E_UNEXPECTED;
     }
+}
+
+static void pong(struct worker *worker, struct worker_link *link, const struct wire_pong *said)
+{
+    worker_serve_pong(worker, link->link, said);
+    worker_values_pong(worker, link->link, said->number);
+    if (link->stream != NULL)
+        worker_stream_pong(worker, link->stream, said->number);
+}
+
+// By a client that is attached, or by another worker that looks for a place for its pieces.
+static enum dj_error offered(struct worker *worker, struct worker_link *link, const struct wire_leaf_offer *said)
+{
+    if (link->role == ROLE_CLIENT && link->stream == NULL)
+        return DJ_E_SESSION_UNKNOWN;
+    worker_leaf_offered(worker, link, said);
+    return DJ_OK;
 }
 
 static enum dj_error message_of(struct worker *worker, struct worker_link *link, uint16_t message, struct blob *body,
@@ -107,13 +122,15 @@ static enum dj_error message_of(struct worker *worker, struct worker_link *link,
     case WIRE_PING:
         TAKE(ping, 0, struct wire_pong pong = {.number = said.number};
              worker_send(worker, link->link, WIRE_PONG, wire_pong_encode(&pong)))
-    case WIRE_PONG: TAKE(pong, 0, worker_serve_pong(worker, link->link, &said))
+    case WIRE_PONG: TAKE(pong, 0, pong(worker, link, &said))
     case WIRE_ATTACH: TAKE(attach, ROLE_CLIENT, worker_session_attach(worker, link, &said))
     case WIRE_PEER: TAKE(peer, ROLE_WORKER, (void)said)
     case WIRE_LEAF_GET: TAKE(leaf_get, ROLE_WORKER, worker_serve_get(worker, link->link, &said))
+    case WIRE_LEAF_OFFER: TAKE(leaf_offer, 0, return offered(worker, link, &said))
+    case WIRE_LEAF_DATA: TAKE(leaf_data, 0, worker_leaf_data(worker, link->link, &said, bulk))
     case WIRE_FETCH: TAKE(fetch, 0, return worker_stream_fetch(worker, link, &said))
     case WIRE_FAILED: TAKE(failed, 0, worker_leaf_refused(worker, link->link, said.request))
-    default: return session_message(worker, link, message, body, bulk);
+    default: return session_message(worker, link, message, body);
     }
 }
 
@@ -126,5 +143,5 @@ void worker_links_message(struct worker *worker, struct worker_link *link, uint1
         return;
     char why[160];
     snprintf(why, sizeof why, "%s: %s", wire_name(message), dj_error_text(error));
-    refuse(worker, link, error, why);
+    worker_links_close(worker, id, error, why);
 }

@@ -83,11 +83,13 @@ void worker_peer_down(struct worker *worker, struct peer *peer)
     list_each (node, &worker->imports) {
         struct import *import = list_entry(node, struct import, list);
         if (import->location.incarnation == incarnation)
-            import_failed(import, DJ_E_WORKER_LOST, dj_error_text(DJ_E_WORKER_LOST));
+            import_failed(import, DJ_E_HANDLE_LOST, "that worker is not there");
     }
     if (link != 0)
         worker_leaves_link_down(worker, link);
+    worker_serve_link_down(worker, link);
     worker_leaves_peer_gone(worker, incarnation);
+    worker_cuts_peer_gone(worker, incarnation);
     worker_pump(worker);
 }
 
@@ -118,9 +120,8 @@ void worker_imports_ask(struct worker *worker)
         if (import->request != 0 || peer == NULL || peer->phase != PEER_READY)
             continue;
         struct handle handle = import->work->handle;
-        struct wire_handle named = {.session = handle.execution.session,
-                                    .counter = handle.execution.counter,
-                                    .output = handle.output};
+        struct wire_handle named = {
+            .session = handle.execution.session, .counter = handle.execution.counter, .output = handle.output};
         struct wire_fetch fetch = {.request = ++worker->next_request, .handles = &named, .handles_count = 1};
         import->request = fetch.request;
         import->link = peer->link;
@@ -145,7 +146,7 @@ void worker_imports_sweep(struct worker *worker)
     list_each (node, &worker->imports) {
         struct import *import = list_entry(node, struct import, list);
         if (now - import->work->waiting_since_ns > WORKER_FETCH_NS + WORKER_FETCH_NS / 2)
-            import_failed(import, DJ_E_TIMEOUT, dj_error_text(DJ_E_TIMEOUT));
+            import_failed(import, DJ_E_HANDLE_LOST, "that worker does not answer");
     }
 }
 
@@ -184,20 +185,22 @@ static enum dj_error take_value(struct worker *worker, struct peer *peer, const 
         list_remove(&import->list);
         free(import);
     }
-    worker_session_pump(worker, work->session);
+    worker_stream_pump(worker, work->stream);
     return DJ_OK;
 }
 
 static void refused(struct worker *worker, struct peer *peer, const struct wire_failed *failed)
 {
     struct import *import = import_of(worker, peer->link, failed->request);
+    if (failed->request == 0)
+        worker_cuts_refused(worker, peer->link, (enum dj_error)failed->error);
     if (import == NULL) {
         worker_leaf_refused(worker, peer->link, failed->request);
         return;
     }
-    struct session *session = import->work->session;
+    struct stream *stream = import->work->stream;
     import_failed(import, (enum dj_error)failed->error, failed->text);
-    worker_session_pump(worker, session);
+    worker_stream_pump(worker, stream);
 }
 
 static enum dj_error greeted(struct worker *worker, struct peer *peer, const struct wire_hello_ok *ok)
@@ -211,6 +214,7 @@ static enum dj_error greeted(struct worker *worker, struct peer *peer, const str
     peer->phase = PEER_READY;
     worker_imports_ask(worker);
     worker_leaves_try_again(worker, peer->link);
+    worker_cuts_pump(worker);
     return DJ_OK;
 }
 
@@ -234,6 +238,9 @@ enum dj_error worker_peer_message(struct worker *worker, struct peer *peer, uint
     case WIRE_PING:
         TAKE(ping, struct wire_pong pong = {.number = said.number};
              worker_send(worker, peer->link, WIRE_PONG, wire_pong_encode(&pong)))
+    case WIRE_PONG: TAKE(pong, worker_serve_pong(worker, peer->link, &said))
+    case WIRE_LEAF_NEED: TAKE(leaf_need, worker_serve_need(worker, peer->link, &said))
+    case WIRE_LEAF_OK: TAKE(leaf_ok, worker_cuts_stored(worker, peer->link, &said))
     case WIRE_FAILED: TAKE(failed, refused(worker, peer, &said))
     default: return DJ_E_UNEXPECTED;
     }

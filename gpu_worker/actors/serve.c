@@ -9,7 +9,7 @@
 
 #include <stdlib.h>
 
-enum { BATCH_MAX = 4096, SERVED_MAX = 1 << 15, IDLE_WAITS_MAX = 20, PIECES_MAX = 2 };
+enum { BATCH_MAX = 4096, SERVED_MAX = 1 << 15, IDLE_WAITS_MAX = 5, PIECES_MAX = 2, FAILURES_MAX = 8 };
 #define BATCH_AFTER_NS ((uint64_t)10000000)
 #define PIECE_AFTER_NS ((uint64_t)2000000)
 
@@ -27,16 +27,23 @@ static bool push(struct wire_leaf **list, uint32_t *count, uint32_t *capacity, s
     return true;
 }
 
-void worker_serve_tell(struct worker *worker, struct hash128 content, uint64_t bytes, bool is_gained)
+void worker_serve_tell(struct worker *worker, struct hash128 content, uint64_t bytes, bool is_gained, bool to_store)
 {
     if (worker->config.head[0] == '\0')
         return;
     if (is_gained) {
         (void)push(&worker->gained, &worker->gained_count, &worker->gained_capacity, content, bytes);
-        (void)push(&worker->to_store, &worker->to_store_count, &worker->to_store_capacity, content, bytes);
+        if (to_store)
+            (void)push(&worker->to_store, &worker->to_store_count, &worker->to_store_capacity, content, bytes);
     } else {
         (void)push(&worker->dropped, &worker->dropped_count, &worker->dropped_capacity, content, bytes);
     }
+    actor_timer(worker->self, TIMER_BATCH, actor_now_ns(worker->self) + BATCH_AFTER_NS);
+}
+
+void worker_serve_offer(struct worker *worker, struct hash128 content, uint64_t bytes)
+{
+    (void)push(&worker->to_store, &worker->to_store_count, &worker->to_store_capacity, content, bytes);
     actor_timer(worker->self, TIMER_BATCH, actor_now_ns(worker->self) + BATCH_AFTER_NS);
 }
 
@@ -82,15 +89,17 @@ void worker_serve_flush(struct worker *worker)
     worker_serve_pump(worker);
 }
 
-static void begin(struct worker *worker, struct hash128 content, uint64_t link, bool to_head)
+// `piece`: its bytes, when they are no leaf of the device.
+static void begin(struct worker *worker, struct hash128 content, struct blob *piece, uint64_t link)
 {
     struct served *served = worker->served_count >= SERVED_MAX ? NULL : calloc(1, sizeof *served);
     if (served == NULL)
         return;
     *served = (struct served){.content = content,
                               .link = link,
-                              .to_head = to_head,
-                              .bytes = exec_leaf_bytes(worker->exec, content),
+                              .piece = piece == NULL ? NULL : blob_hold(piece),
+                              .to_head = link == worker->head_link,
+                              .bytes = piece == NULL ? exec_leaf_bytes(worker->exec, content) : piece->bytes,
                               .number = ++worker->next_request};
     list_push(&worker->serving, &served->list);
     worker->served_count++;
@@ -103,14 +112,20 @@ void worker_serve_get(struct worker *worker, uint64_t link, const struct wire_le
         worker_fail(worker, link, get->request, DJ_E_LEAF_UNKNOWN, "this worker does not have the leaf");
         return;
     }
-    begin(worker, get->content, link, false);
+    begin(worker, get->content, NULL, link);
 }
 
-void worker_serve_need(struct worker *worker, const struct wire_leaf_need *need)
+void worker_serve_need(struct worker *worker, uint64_t link, const struct wire_leaf_need *need)
 {
     for (uint32_t i = 0; i < need->leaves_count; i++) {
-        if (exec_leaf_state(worker->exec, need->leaves[i].content) == LEAF_READY)
-            begin(worker, need->leaves[i].content, worker->head_link, true);
+        struct hash128 content = need->leaves[i].content;
+        struct blob *piece = worker_cut_piece(worker, content);
+        if (piece == NULL)
+            piece = exec_leaf_host(worker->exec, content);
+        if (piece != NULL || exec_leaf_state(worker->exec, content) == LEAF_READY)
+            begin(worker, content, piece, link);
+        else
+            worker_cut_lacks(worker, content);
     }
 }
 
@@ -119,20 +134,29 @@ void worker_serve_stored(struct worker *worker, const struct wire_leaf_ok *ok)
 {
     if (!ok->durable)
         return;
-    for (uint32_t i = 0; i < ok->leaves_count; i++)
+    uint32_t leaves = 0;
+    for (uint32_t i = 0; i < ok->leaves_count; i++) {
+        leaves += exec_leaf_state(worker->exec, ok->leaves[i].content) != LEAF_ABSENT;
         exec_leaf_set_durable(worker->exec, ok->leaves[i].content);
+    }
     uint32_t cursor = 0;
     struct session *session;
-    while ((session = map_next(worker->sessions, &cursor, NULL)) != NULL) {
-        if (session->link != 0)
-            worker_send(worker, session->link, WIRE_LEAF_OK, wire_leaf_ok_encode(ok));
+    while (leaves > 0 && (session = map_next(worker->sessions, &cursor, NULL)) != NULL) {
+        list_each (node, &session->streams) {
+            const struct stream *stream = list_entry(node, struct stream, list);
+            if (stream->link != 0)
+                worker_send(worker, stream->link, WIRE_LEAF_OK, wire_leaf_ok_encode(ok));
+        }
     }
+    worker_journal_leaf_stored(worker);
+    worker_cuts_stored(worker, worker->head_link, ok);
 }
 
 static void served_free(struct worker *worker, struct served *served)
 {
     list_remove(&served->list);
     worker->served_count--;
+    blob_drop(served->piece);
     free(served);
 }
 
@@ -158,7 +182,13 @@ static bool is_busy(const struct worker *worker)
     return map_count(worker->flights) > 0;
 }
 
-// The next leaf to go on with: other workers first, since somebody waits for them.
+// Other workers first, since somebody waits for them; then what need not be read: records wait for it; then the rest.
+static int rank(const struct served *served)
+{
+    return !served->to_head ? 0 : served->piece != NULL ? 1 : 2;
+}
+
+// The next leaf to go on with.
 static struct served *choose(struct worker *worker)
 {
     struct served *chosen = NULL;
@@ -168,35 +198,19 @@ static struct served *choose(struct worker *worker)
         struct served *served = list_entry(node, struct served, list);
         if (served->is_waiting)
             continue;
-        if (chosen == NULL || (chosen->to_head && !served->to_head))
+        if (chosen == NULL || rank(served) < rank(chosen))
             chosen = served;
-        if (!chosen->to_head)
+        if (rank(chosen) == 0)
             break;
     }
     return chosen;
 }
 
-void worker_serve_pump(struct worker *worker)
+static void send_piece(struct worker *worker, struct served *served, struct blob *body, struct blob *from, uint64_t offset,
+                       uint64_t bytes)
 {
-    struct served *served;
-    while (worker->serving_in_flight == 0 && worker->pieces_out < PIECES_MAX && (served = choose(worker)) != NULL) {
-        if (served->to_head && is_busy(worker) && worker->idle_waits++ < IDLE_WAITS_MAX) {
-            actor_timer(worker->self, TIMER_BATCH, actor_now_ns(worker->self) + PIECE_AFTER_NS);
-            return;
-        }
-        worker->idle_waits = 0;
-        if (read_piece(worker, served))
-            worker->serving_in_flight++;
-        else
-            served_free(worker, served);
-    }
-}
-
-static void send_piece(struct worker *worker, struct served *served, const struct exec_run *run, struct blob *body)
-{
-    uint64_t bytes = run->blob->bytes;
     struct wire_ping ping = {.number = served->number};
-    actor_send(worker->self, served->link, WIRE_LEAF_DATA, body, bytes == 0 ? NULL : blob_hold(run->blob), 0, bytes, 0);
+    actor_send(worker->self, served->link, WIRE_LEAF_DATA, body, bytes == 0 ? NULL : blob_hold(from), offset, bytes, 0);
     worker_send(worker, served->link, WIRE_PING, wire_ping_encode(&ping));
     worker->load.bytes_out += bytes;
     served->offset += bytes;
@@ -204,15 +218,45 @@ static void send_piece(struct worker *worker, struct served *served, const struc
     worker->pieces_out++;
 }
 
+static void send_chunk_of(struct worker *worker, struct served *served)
+{
+    struct wire_leaf_data data = {.content = served->content, .bytes = served->bytes, .offset = served->offset};
+    struct blob *body = wire_leaf_data_encode(&data);
+    uint64_t left = served->bytes - served->offset;
+    if (body == NULL)
+        served_free(worker, served);
+    else
+        send_piece(worker, served, body, served->piece, served->offset, left < WIRE_CHUNK_BYTES ? left : WIRE_CHUNK_BYTES);
+}
+
+void worker_serve_pump(struct worker *worker)
+{
+    struct served *served;
+    while (worker->serving_in_flight == 0 && worker->pieces_out < PIECES_MAX && (served = choose(worker)) != NULL) {
+        if (served->to_head && served->piece == NULL && is_busy(worker) && worker->idle_waits++ < IDLE_WAITS_MAX) {
+            actor_timer(worker->self, TIMER_BATCH, actor_now_ns(worker->self) + PIECE_AFTER_NS);
+            return;
+        }
+        worker->idle_waits = 0;
+        if (served->piece != NULL)
+            send_chunk_of(worker, served);
+        else if (read_piece(worker, served))
+            worker->serving_in_flight++;
+        else
+            served_free(worker, served);
+    }
+}
+
 void worker_serve_chunk_done(struct worker *worker, struct served *served, struct exec_run *run)
 {
     worker->serving_in_flight--;
     struct wire_leaf_data data = {.content = served->content, .bytes = served->bytes, .offset = served->offset};
     struct blob *body = run->error == DJ_OK && served->link != 0 ? wire_leaf_data_encode(&data) : NULL;
-    if (body == NULL)
+    bool again = run->error != DJ_OK && served->link != 0 && served->failures++ < FAILURES_MAX;    // the receiver waits for it
+    if (body != NULL)
+        send_piece(worker, served, body, run->blob, 0, run->blob->bytes);
+    else if (!again)
         served_free(worker, served);
-    else
-        send_piece(worker, served, run, body);
     exec_run_free(worker->exec, run);
     worker_serve_pump(worker);
 }
@@ -250,7 +294,7 @@ void worker_serve_link_down(struct worker *worker, uint64_t link)
 
 static void leaf_again(void *context, struct hash128 content, uint64_t bytes)
 {
-    worker_serve_tell(context, content, bytes, true);
+    worker_serve_tell(context, content, bytes, true, true);
 }
 
 // A head that begins anew knows nothing of what is here.

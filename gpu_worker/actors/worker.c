@@ -42,6 +42,11 @@ bool worker_may_answer(const struct worker *worker)
     return worker->config.head[0] == '\0' || actor_now_ns(worker->self) < worker->lease_until_ns;
 }
 
+uint64_t worker_lease(const struct worker *worker)
+{
+    return worker->config.head[0] == '\0' ? 0 : worker->lease_until_ns;
+}
+
 // Devices ------------------------------------------------------------------------------------------------------------
 
 bool worker_submit(struct worker *worker, struct exec_run *run, const struct flight *flight)
@@ -72,6 +77,7 @@ static void device_done(struct worker *worker, struct device_list *list)
     case OWNER_WORK: worker_run_done(worker, flight.work, flight.run); break;
     case OWNER_LEAF_IN: worker_leaf_chunk_done(worker, flight.content, flight.run); break;
     case OWNER_LEAF_OUT: worker_serve_chunk_done(worker, flight.served, flight.run); break;
+    case OWNER_PIECE: worker_cut_read_done(worker, flight.piece, flight.run); break;
     }
 }
 
@@ -180,10 +186,17 @@ static void worker_timer(struct worker *worker, uint32_t number)
     case TIMER_HEAD: worker_head_dial(worker); break;
     case TIMER_BEAT: worker_head_beat(worker); break;
     case TIMER_BATCH: worker_serve_flush(worker); break;
-    case TIMER_JOURNAL: worker_journal_flush(worker); break;
+    case TIMER_JOURNAL:
+        if (worker_journal_flush(worker))
+            worker_sessions_admit_settled(worker);
+        break;
+    case TIMER_CUTS: worker_cuts_tick(worker); break;
     case TIMER_SWEEP:
         actor_timer(worker->self, TIMER_SWEEP, actor_now_ns(worker->self) + SWEEP_EVERY_NS);
         worker_sessions_sweep(worker);
+        worker_streams_probe(worker);
+        worker_cuts_sweep(worker);
+        worker_journal_sweep(worker);
         worker_leaves_sweep(worker);
         worker_imports_sweep(worker);
         worker_peer_fetches_pump(worker);
@@ -214,7 +227,7 @@ static enum dj_error worker_receive(struct actor *self, void *state, struct lett
 
 static void leaf_dropped(void *context, struct hash128 content)
 {
-    worker_serve_tell(context, content, 0, false);
+    worker_serve_tell(context, content, 0, false, false);
 }
 
 static enum dj_error make_tables(struct worker *worker)
@@ -229,6 +242,10 @@ static enum dj_error make_tables(struct worker *worker)
     if (error == DJ_OK)
         error = map_make(1 << 20, &worker->flights);
     if (error == DJ_OK)
+        error = map_make(1 << 20, &worker->pieces);
+    if (error == DJ_OK)
+        error = map_make(1 << 16, &worker->safe);
+    if (error == DJ_OK)
         error = arena_make(ARENA_CHUNK, ARENA_MAX, &worker->arena);
     return error;
 }
@@ -242,13 +259,21 @@ static enum dj_error worker_start(struct actor *self, void *state, const void *a
     if (worker->config.grace_ns == 0)
         worker->config.grace_ns = WORKER_GRACE_NS;
     worker->journal_next = 1;
+    worker->scratch = writer_make(RECORD_BYTES_MAX);
+    worker->delta = writer_make(RECORD_DELTA_BYTES_MAX);
     list_init(&worker->serving);
     list_init(&worker->peer_fetches);
     list_init(&worker->gone);
+    list_init(&worker->gone_streams);
+    list_init(&worker->timed_values);
+    list_init(&worker->cuts);
+    list_init(&worker->safe_order);
     list_init(&worker->imports);
     list_init(&worker->journal);
     if (worker->config.devices == 0)
         return DJ_E_NO_DEVICE;
+    const char *numerics = worker->config.device[0]->info->numerics;
+    worker->numerics = (uint32_t)hash64(numerics, strlen(numerics));
     enum dj_error error = make_tables(worker);
     if (error == DJ_OK)
         error = exec_make(worker->config.device[0], &worker->exec);
@@ -282,8 +307,12 @@ static void free_flights(struct worker *worker)
 {
     uint32_t cursor = 0;
     for (struct flight *flight; worker->flights != NULL && (flight = map_next(worker->flights, &cursor, NULL)) != NULL;) {
-        if (flight->kind == OWNER_WORK)
+        if (flight->kind == OWNER_WORK) {
+            worker_cut_free(worker, flight->work->cut);
             worker_work_free(flight->work);
+        } else if (flight->kind == OWNER_PIECE) {
+            worker_cuts_piece_free(worker, flight->piece);
+        }
         free(flight);
     }
 }
@@ -292,12 +321,14 @@ static void worker_end(struct actor *self, void *state)
 {
     struct worker *worker = state;
     worker->self = self;
+    worker_sessions_free(worker);    // it looks at links
     free_links(worker);
-    worker_sessions_free(worker);
     free_flights(worker);
     list_each (node, &worker->serving) {
+        struct served *served = list_entry(node, struct served, list);
         list_remove(node);
-        free(list_entry(node, struct served, list));
+        blob_drop(served->piece);
+        free(served);
     }
     list_each (node, &worker->imports) {
         list_remove(node);
@@ -305,9 +336,11 @@ static void worker_end(struct actor *self, void *state)
     }
     list_each (node, &worker->peer_fetches) {
         list_remove(node);
-        worker_work_free(list_entry(node, struct work, stream));
+        worker_work_free(list_entry(node, struct work, queue));
     }
+    worker_values_free(worker);
     worker_journal_free(worker);
+    free(worker->held);
     free(worker->gained);
     free(worker->dropped);
     free(worker->to_store);
@@ -316,6 +349,8 @@ static void worker_end(struct actor *self, void *state)
     map_free(worker->wants);
     map_free(worker->peers);
     map_free(worker->flights);
+    map_free(worker->pieces);
+    map_free(worker->safe);
     arena_free(worker->arena);
     exec_free(worker->exec);
 }

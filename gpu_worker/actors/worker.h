@@ -4,7 +4,9 @@
 // Pure: events in, effects out (core/actors). One root actor; its parts are in the files of this folder.
 //
 //   head link   CLOSED -> DIALING -> GREETING -> JOINING -> JOINED; any -> CLOSED when the link goes down, then again after a pause
-//   session     ADMITTED -> ATTACHED <-> AWAY -> gone (DISMISS, a newer epoch, or AWAY for longer than grace_ns)
+//   session     ADMITTED -> has links <-> AWAY -> gone (DISMISS, or AWAY for longer than grace_ns); a newer epoch takes it over with its
+// values
+//   stream      ATTACHED <-> AWAY -> gone (its session, a newer epoch, or AWAY for longer than grace_ns)
 
 #ifndef GPU_WORKER_ACTORS_WORKER_H
 #define GPU_WORKER_ACTORS_WORKER_H
@@ -18,16 +20,17 @@ enum {
     WORKER_DEVICES_MAX = 8,
     WORKER_SESSIONS_MAX = 1 << 14,
     WORKER_LINKS_MAX = 1 << 14,
-    WORKER_STREAM_MAX = 8192,           // messages of one session that wait for their turn
+    WORKER_STREAMS_MAX = 256,           // of one session
+    WORKER_STREAM_MAX = 8192,           // messages of one stream that wait for their turn
     WORKER_PLANS_MAX = 4096,            // names one link may give to plans
-    WORKER_KEPT_MAX = 8192,             // unconfirmed answers of one session
+    WORKER_KEPT_MAX = 8192,             // unconfirmed answers of one stream
     WORKER_IN_FLIGHT_MAX = 2,           // executions of one session on the device at a time: others get their turn
     WORKER_WANTS_MAX = 1 << 15,         // leaves on their way here
     WORKER_PEERS_MAX = 256,
 };
 #define WORKER_GRACE_NS ((uint64_t)30000000000)
 #define WORKER_FETCH_NS ((uint64_t)10000000000)         // how long a value or leaf from elsewhere may take to make progress
-#define WORKER_KEPT_BYTES_MAX ((uint64_t)256 << 20)     // unconfirmed answers of one session
+#define WORKER_KEPT_BYTES_MAX ((uint64_t)256 << 20)     // likewise
 #define WORKER_JOURNAL_BYTES_MAX ((uint64_t)64 << 20)   // unacknowledged records; beyond it executions wait
 
 // IO_SUBMIT verbs the worker takes.

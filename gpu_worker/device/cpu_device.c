@@ -6,6 +6,7 @@
 #include "gpu_worker/device/cpu_device.h"
 
 #include "core/base/assert.h"
+#include "core/base/knobs.h"
 #include "core/base/log.h"
 #include "core/io/blob.h"
 #include "gpu_worker/kernels/kernel.h"
@@ -179,6 +180,10 @@ static void run_list(struct cpu_device *device, struct device_list *list)
     uint64_t start = now_ns();
     list->error = DJ_OK;
     list->fault.code = DJ_OK;
+    if (list->tasks > 0 && knob_take(KNOB_DEVICE_FULL)) {
+        list->failed_task = 0;
+        list->error = fault_set(&list->fault, DJ_E_DEVICE_MEMORY, "%s", dj_error_text(DJ_E_DEVICE_MEMORY));
+    }
     for (uint32_t i = 0; i < list->tasks && list->error == DJ_OK; i++) {
         list->error = run_task(device, &list->task[i], &list->fault);
         list->failed_task = i;

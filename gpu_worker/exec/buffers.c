@@ -15,6 +15,7 @@ struct buffer *exec_buffer_make(struct exec *exec, uint64_t bytes)
     buffer->bytes = bytes;
     buffer->refs = 1;
     buffer->grow_dim = -1;
+    buffer->serial = ++exec->next_serial;
     return buffer;
 }
 

@@ -37,6 +37,7 @@ enum {
     EXEC_DEPENDENCIES_MAX = 32,         // runs in flight that one execution may build on
     EXEC_ANSWERS_MAX = 4096,            // outputs read back by one execution
     EXEC_SLACK_ROWS = 64,               // what a growing value gets at least ...
+    EXEC_READ_SEGMENTS_MAX = 4096,      // contiguous stretches of one exec_read; beyond it the rows are gathered by a kernel
 };
 #define EXEC_SLACK_BYTES_MAX ((uint64_t)64 << 20)   // ... and at most, beyond its size
 #define EXEC_INLINE_BYTES ((uint64_t)1024)          // answers up to this size lie behind the larger ones in the blob
@@ -56,7 +57,7 @@ struct srg_plan *exec_plan_structure(const struct exec_plan *plan);
 // Leaves, by content.
 enum exec_leaf_state { LEAF_ABSENT, LEAF_FILLING, LEAF_READY };
 enum exec_leaf_state exec_leaf_state(const struct exec *exec, struct hash128 content);
-// A whole leaf: blob[offset, +bytes), held until it is on the device. DJ_E_FRAME_CORRUPT when its hash is another one.
+// A whole leaf: a copy of blob[offset, +bytes). DJ_E_FRAME_CORRUPT when its hash is another one.
 DJ_MUST_USE enum dj_error exec_leaf_put(struct exec *exec, struct hash128 content, struct blob *blob, uint64_t offset, uint64_t bytes);
 // A leaf in chunks, in order: begin reserves its memory (DJ_E_DEVICE_MEMORY with sizes), chunk gives a run to submit for each.
 // The leaf is ready when the last run is complete. A wrong hash (DJ_E_FRAME_CORRUPT), a gap or an excess (DJ_E_MALFORMED) drops it.
@@ -64,12 +65,18 @@ DJ_MUST_USE enum dj_error exec_leaf_begin(struct exec *exec, struct hash128 cont
 DJ_MUST_USE enum dj_error exec_leaf_chunk(struct exec *exec, struct hash128 content, uint64_t offset, struct blob *blob,
                                           struct exec_run **ret, struct fault *fault);
 void exec_leaf_abandon(struct exec *exec, struct hash128 content);      // a leaf that is filling and will not be continued
-// Reads a ready leaf's bytes [offset, +bytes) back: a run whose blob has them. DJ_E_LEAF_UNKNOWN, DJ_E_INVALID.
+// Reads a ready leaf's bytes [offset, +bytes) back: a run whose blob has them. DJ_E_LEAF_UNKNOWN, DJ_E_INVALID, DJ_E_BUSY.
 DJ_MUST_USE enum dj_error exec_leaf_read(struct exec *exec, struct hash128 content, uint64_t offset, uint64_t bytes,
                                          struct exec_run **ret);
+// The bytes of a leaf that came whole, while it is not durable: who makes it so need not ask the device. NULL otherwise. The executor's
+// hold.
+struct blob *exec_leaf_host(const struct exec *exec, struct hash128 content);
 uint64_t exec_leaf_bytes(const struct exec *exec, struct hash128 content);          // 0 when absent
 // Others have the leaf too, so that it may be dropped under pressure. Leaves are not droppable before.
 void exec_leaf_set_durable(struct exec *exec, struct hash128 content);
+bool exec_leaf_is_durable(const struct exec *exec, struct hash128 content);
+// It may be dropped too, and is the first to go; but it is not durable.
+void exec_leaf_set_replica(struct exec *exec, struct hash128 content);
 // Visits every ready leaf; `visit` must not change them.
 void exec_each_leaf(const struct exec *exec, void (*visit)(void *context, struct hash128 content, uint64_t bytes), void *context);
 // Called for each leaf that is dropped under pressure; must not call back.
@@ -103,6 +110,8 @@ struct exec_request {
     uint32_t kept_bytes, donated_bytes;
     const uint32_t *answer;             // flat outputs whose bytes are wanted
     uint32_t answers;
+    const uint32_t *name;               // the kept outputs' numbers as handles, in the order of the outputs; NULL: the flat outputs themselves
+    uint32_t names;                     // equals the number of kept outputs, and no number comes twice: checked
 };
 
 // The first leaf that the execution names and that is not ready; false when none is missing.
@@ -110,8 +119,10 @@ bool exec_missing_leaf(const struct exec *exec, const struct exec_plan *plan, co
                        struct hash128 *ret);
 
 // Binds, reserves, writes the list. On success the kept outputs are values, donated handles are gone, and *ret must be submitted and later
-// completed. On failure nothing has changed: DJ_E_DEVICE_MEMORY with sizes, DJ_E_HANDLE_UNKNOWN, DJ_E_LEAF_UNKNOWN, DJ_E_OP_UNSUPPORTED,
-// DJ_E_BINDINGS_INVALID and what op_infer says, DJ_E_BUSY beyond EXEC_DEPENDENCIES_MAX; an input that failed gives its own error. *ret_node: which node (-1: none).
+// completed. A kept output whose handle is a value already stays that value (a handle names one value for ever); a failed one is
+// replaced. On failure nothing has changed: DJ_E_DEVICE_MEMORY with sizes, DJ_E_HANDLE_UNKNOWN, DJ_E_LEAF_UNKNOWN, DJ_E_OP_UNSUPPORTED,
+// DJ_E_BINDINGS_INVALID and what op_infer says, DJ_E_BUSY beyond EXEC_DEPENDENCIES_MAX; an input that failed gives its own error.
+// *ret_node: which node (-1: none).
 DJ_MUST_USE enum dj_error exec_prepare(struct exec *exec, const struct exec_request *request, struct exec_run **ret, int64_t *ret_node,
                                        struct fault *fault);
 
@@ -120,7 +131,35 @@ void exec_fail(struct exec *exec, const struct exec_request *request, int64_t no
 
 // One value's bytes, contiguous, as the run's only answer. DJ_E_HANDLE_UNKNOWN; a failed value's own error.
 DJ_MUST_USE enum dj_error exec_fetch(struct exec *exec, struct handle handle, struct exec_run **ret, struct fault *fault);
-bool exec_has(const struct exec *exec, struct handle handle);
+
+// COMING: what makes it is in flight.
+enum exec_value_state { VALUE_ABSENT, VALUE_FAILED, VALUE_COMING, VALUE_HERE };
+enum exec_value_state exec_value_state(const struct exec *exec, struct handle handle);
+uint64_t exec_value_bytes(const struct exec *exec, struct handle handle);       // as read; 0 when it is not here
+static inline bool exec_has(const struct exec *exec, struct handle handle)      // here or coming
+{
+    return exec_value_state(exec, handle) >= VALUE_COMING;
+}
+// Visits every value that is HERE; `visit` must not change them.
+void exec_each_value(const struct exec *exec, void (*visit)(void *context, struct handle handle, uint64_t bytes), void *context);
+// A second name for a value that is HERE: same memory. DJ_E_HANDLE_UNKNOWN, DJ_E_BUSY (COMING), a failed value's own error, DJ_E_LIMIT.
+DJ_MUST_USE enum dj_error exec_alias(struct exec *exec, struct handle from, struct handle to, struct fault *fault);
+
+// A pin keeps a value's bytes as they are now, also after its handle was released or donated (who would have overwritten them gets other
+// memory). A value that is COMING may be pinned, and read once what makes it is complete without an error.
+struct exec_pin {
+    struct handle handle;
+    struct tensor_meta meta;            // contiguous
+    int32_t grow_dim;                   // the dimension it grows in; -1: it does not
+    uint64_t memory;                    // with grow_dim >= 0: equal for values whose common first rows are the same bytes; else 0
+    struct { struct buffer *buffer; uint64_t offset; struct tensor_meta meta; } place;     // exec's
+};
+DJ_MUST_USE enum dj_error exec_pin(struct exec *exec, struct handle handle, struct exec_pin *ret);      // DJ_E_HANDLE_UNKNOWN; a failed value's error
+void exec_unpin(struct exec *exec, struct exec_pin *pin);           // reads in flight go on
+// Rows [start, +rows) of dimension `dim` as the run's only answer, contiguous: read on the transfer stream without a kernel where the rows
+// are few enough stretches. Rank 0: dim 0, start 0, rows 1. DJ_E_INVALID outside the value, DJ_E_DEVICE_MEMORY, DJ_E_NO_MEMORY.
+DJ_MUST_USE enum dj_error exec_read(struct exec *exec, const struct exec_pin *pin, uint32_t dim, int64_t start, int64_t rows,
+                                    struct exec_run **ret);
 
 // A value from elsewhere: `blob` (held until complete) has the bytes of a contiguous tensor of dtype and sizes of `meta`.
 DJ_MUST_USE enum dj_error exec_import(struct exec *exec, struct handle handle, const struct tensor_meta *meta, struct blob *blob,

@@ -36,6 +36,7 @@ static void leaf_drop(struct exec *exec, struct leaf *leaf)
     exec->stats.leaf_bytes -= leaf->bytes;
     exec_buffer_drop(exec, leaf->buffer);
     blob_drop(leaf->staged);
+    blob_drop(leaf->host);
     exec_leaf_free_hash(leaf);
     pool_give(exec->leaves, leaf);
 }
@@ -44,7 +45,7 @@ bool exec_leaf_evict(struct exec *exec)
 {
     list_each (node, &exec->leaf_lru) {
         struct leaf *leaf = list_entry(node, struct leaf, lru);
-        bool is_free = leaf->is_durable && !leaf->is_filling && leaf->writes == 0 &&
+        bool is_free = (leaf->is_durable || leaf->is_replica) && !leaf->is_filling && leaf->writes == 0 &&
                        (leaf->buffer == NULL || leaf->buffer->refs == 1);
         if (!is_free)
             continue;
@@ -73,8 +74,35 @@ uint64_t exec_leaf_bytes(const struct exec *exec, struct hash128 content)
 void exec_leaf_set_durable(struct exec *exec, struct hash128 content)
 {
     struct leaf *leaf = exec_leaf_find(exec, content);
-    if (leaf != NULL)
-        leaf->is_durable = true;
+    if (leaf == NULL)
+        return;
+    leaf->is_durable = true;
+    blob_drop(leaf->host);
+    leaf->host = NULL;
+}
+
+struct blob *exec_leaf_host(const struct exec *exec, struct hash128 content)
+{
+    const struct leaf *leaf = exec_leaf_find(exec, content);
+    return leaf == NULL ? NULL : leaf->host;
+}
+
+bool exec_leaf_is_durable(const struct exec *exec, struct hash128 content)
+{
+    const struct leaf *leaf = exec_leaf_find(exec, content);
+    return leaf != NULL && leaf->is_durable;
+}
+
+void exec_leaf_set_replica(struct exec *exec, struct hash128 content)
+{
+    struct leaf *leaf = exec_leaf_find(exec, content);
+    if (leaf == NULL)
+        return;
+    leaf->is_replica = true;
+    blob_drop(leaf->host);
+    leaf->host = NULL;
+    list_remove(&leaf->lru);
+    list_push(exec->leaf_lru.next, &leaf->lru);    // before the oldest
 }
 
 void exec_each_leaf(const struct exec *exec, void (*visit)(void *context, struct hash128 content, uint64_t bytes), void *context)
@@ -123,12 +151,15 @@ enum dj_error exec_leaf_put(struct exec *exec, struct hash128 content, struct bl
     if (!hash128_equal(hash128(blob->data + offset, bytes), content))
         return DJ_E_FRAME_CORRUPT;
     if (leaf != NULL)
-        return DJ_E_BUSY;    // its chunks are on their way
-    enum dj_error error = leaf_make(exec, content, bytes, &leaf);
-    if (error != DJ_OK)
+        return DJ_E_BUSY;                                         // its chunks are on their way
+    struct blob *host = blob_copy(blob->data + offset, bytes);    // so that a small leaf does not keep the message it came in
+    enum dj_error error = host == NULL ? DJ_E_NO_MEMORY : leaf_make(exec, content, bytes, &leaf);
+    if (error != DJ_OK) {
+        blob_drop(host);
         return error;
-    leaf->staged = blob_hold(blob);
-    leaf->staged_offset = offset;
+    }
+    leaf->host = host;
+    leaf->staged = blob_hold(host);
     return DJ_OK;
 }
 
@@ -224,6 +255,21 @@ void exec_leaf_written(struct exec *exec, struct leaf *leaf, bool is_ok)
     }
 }
 
+// The writes are the run's first tasks, in the order of `staged`. Nobody else pins the buffer but runs that fail with this one.
+void exec_leaves_settle(struct exec *exec, struct run *run, bool is_ok)
+{
+    for (uint32_t i = 0; i < run->staged_count; i++) {
+        struct leaf *leaf = run->staged[i];
+        leaf->writer = NULL;
+        if (is_ok)
+            continue;
+        leaf->staged = blob_hold(run->task[i].blob);
+        leaf->staged_offset = run->task[i].blob_offset;
+        exec_buffer_drop(exec, leaf->buffer);
+        leaf->buffer = NULL;
+    }
+}
+
 void exec_leaf_abandon(struct exec *exec, struct hash128 content)
 {
     struct leaf *leaf = exec_leaf_find(exec, content);
@@ -260,13 +306,18 @@ enum dj_error exec_leaf_read(struct exec *exec, struct hash128 content, uint64_t
         }
         *task = (struct device_task){.kind = DEVICE_READ, .offset = offset, .bytes = bytes, .blob = run->face.blob};
         run->part[0].storage = storage;
+        if (leaf->writer != NULL && exec_run_depend(run, leaf->writer) != DJ_OK) {
+            exec_run_give(exec, run);
+            return DJ_E_BUSY;
+        }
     }
     if (run->face.blob == NULL) {
         exec_run_give(exec, run);
         return DJ_E_NO_MEMORY;
     }
-    // Behind everything submitted: a staged leaf's first write may still be on its way there.
-    run->face.list.stream = DEVICE_COMPUTE;
+    // A staged leaf's first write may still be on its way, on the other stream.
+    run->face.list.stream = DEVICE_TRANSFER;
+    run->face.list.after = leaf->writer == NULL ? 0 : leaf->writer->face.list.ticket;
     exec_run_resolve(run);
     list_push(&exec->in_flight, &run->in_flight);
     *ret = &run->face;

@@ -261,8 +261,10 @@ static bool take_over(struct lowering *lowering, uint32_t n, uint32_t number)
         to->is_owned = true;
         from->is_span = from->is_owned = false;
         lowering->exec->stats.in_place++;
-        if (to->storage != STORAGE_WORKSPACE)
+        if (to->storage != STORAGE_WORKSPACE) {
+            lowering->run->buffer[to->storage - 1]->serial = ++lowering->exec->next_serial;
             lowering->exec->stats.donated++;
+        }
         return true;
     }
     return false;

@@ -105,6 +105,8 @@ static enum dj_error pin_leaf(struct lowering *lowering, uint32_t i, const struc
     if (exec_run_pin(run, leaf->buffer, &storage) != DJ_OK)
         return fault_set(lowering->fault, DJ_E_NO_MEMORY, "%s", dj_error_text(DJ_E_NO_MEMORY));
     leaf->buffer->refs++;
+    if (leaf->writer != NULL && exec_run_depend(run, leaf->writer) != DJ_OK)
+        return fault_set(lowering->fault, DJ_E_BUSY, "more than %d executions in flight feed this one", EXEC_DEPENDENCIES_MAX);
     uint64_t key = leaf->bytes > EXEC_INLINE_BYTES ? content.hi ^ content.lo : 0;
     exec->bench.place[i] = (struct place){
         .storage = storage, .is_logical = true, .root = i, .meta = &exec->bench.in[i], .constant_key = key};
@@ -209,6 +211,33 @@ static void mark_held(struct lowering *lowering)
         bench->root[plan->root[request->answer[i]]].holds = true;
 }
 
+static int compare_names(const void *a, const void *b)
+{
+    uint32_t left = *(const uint32_t *)a, right = *(const uint32_t *)b;
+    return left < right ? -1 : left > right;
+}
+
+static enum dj_error check_names(const struct exec_request *request, struct fault *fault)
+{
+    uint32_t kept = 0;
+    for (uint32_t byte = 0; byte < request->kept_bytes; byte++)
+        kept += (uint32_t)__builtin_popcount(request->kept[byte]);
+    if (kept != request->names)
+        return fault_set(fault, DJ_E_BINDINGS_INVALID, "%u outputs are to be kept, %u have a name", kept, request->names);
+    uint32_t *sorted = malloc((request->names + 1) * sizeof *sorted);
+    if (sorted == NULL)
+        return fault_set(fault, DJ_E_NO_MEMORY, "%s", dj_error_text(DJ_E_NO_MEMORY));
+    memcpy(sorted, request->name, request->names * sizeof *sorted);
+    qsort(sorted, request->names, sizeof *sorted, compare_names);
+    enum dj_error error = DJ_OK;
+    for (uint32_t i = 1; i < request->names && error == DJ_OK; i++) {
+        if (sorted[i] == sorted[i - 1])
+            error = fault_set(fault, DJ_E_BINDINGS_INVALID, "two outputs are to be kept as number %u", sorted[i]);
+    }
+    free(sorted);
+    return error;
+}
+
 static enum dj_error check_request(const struct exec_request *request, struct fault *fault)
 {
     const struct srg_plan *srg = request->plan->plan;
@@ -227,7 +256,7 @@ static enum dj_error check_request(const struct exec_request *request, struct fa
             return fault_set(fault, DJ_E_BINDINGS_INVALID, "answer %u is asked for, the plan has %u outputs", request->answer[i],
                              srg->outputs);
     }
-    return DJ_OK;
+    return request->name == NULL ? DJ_OK : check_names(request, fault);
 }
 
 // Memory for the workspace and for every buffer that has none yet. What was reserved before a failure goes back with the run.
@@ -289,13 +318,16 @@ static enum dj_error keep_outputs(struct lowering *lowering)
     struct exec *exec = lowering->exec;
     const struct exec_request *request = lowering->request;
     struct run *run = lowering->run;
-    uint32_t inputs = lowering->plan->plan->inputs;
+    uint32_t inputs = lowering->plan->plan->inputs, nth = 0;
     for (uint32_t byte = 0; byte < request->kept_bytes; byte++) {
         for (uint32_t bits = request->kept[byte]; bits != 0; bits &= bits - 1) {
             uint32_t flat = byte * 8 + (uint32_t)__builtin_ctz(bits);
+            struct handle handle = {.execution = request->id, .output = request->name == NULL ? flat : request->name[nth++]};
+            if (exec_has(exec, handle))
+                continue;
             const struct place *place = &exec->bench.place[inputs + flat];
             assert(place->storage != STORAGE_WORKSPACE && place->storage != STORAGE_NONE);
-            struct value value = {.handle = {.execution = request->id, .output = flat},
+            struct value value = {.handle = handle,
                                   .buffer = run->buffer[place->storage - 1],
                                   .offset = place->offset,
                                   .meta = *place->meta,
@@ -327,6 +359,7 @@ static void commit(struct lowering *lowering)
     for (uint32_t i = 0; i < run->staged_count; i++) {
         blob_drop(run->staged[i]->staged);
         run->staged[i]->staged = NULL;
+        run->staged[i]->writer = run;
     }
     for (uint32_t i = 0; i < lowering->plan->plan->inputs; i++) {
         struct value *value = exec->bench.value[i];
@@ -401,10 +434,12 @@ enum dj_error exec_prepare(struct exec *exec, const struct exec_request *request
 void exec_fail(struct exec *exec, const struct exec_request *request, int64_t node, const struct fault *fault)
 {
     struct failure *failure = exec_failure_make(node, fault);
+    uint32_t nth = 0;
     for (uint32_t byte = 0; byte < request->kept_bytes; byte++) {
         for (uint32_t bits = request->kept[byte]; bits != 0; bits &= bits - 1) {
             uint32_t flat = byte * 8 + (uint32_t)__builtin_ctz(bits);
-            struct value value = {.handle = {.execution = request->id, .output = flat}, .failure = failure};
+            uint32_t output = request->name == NULL ? flat : nth < request->names ? request->name[nth++] : flat;
+            struct value value = {.handle = {.execution = request->id, .output = output}, .failure = failure};
             if (exec_value_put(exec, &value) == DJ_OK)
                 exec_failure_hold(failure);
         }
@@ -461,6 +496,7 @@ void exec_complete(struct exec *exec, struct exec_run *face)
         run->failure = failure_of_list(&face->list);
     if (run->leaf != NULL)
         exec_leaf_written(exec, run->leaf, run->failure == NULL);
+    exec_leaves_settle(exec, run, run->failure == NULL);
     if (run->failure == NULL) {
         settle_outputs(exec, run);
     } else {

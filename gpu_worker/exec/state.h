@@ -1,7 +1,7 @@
 // State: what the files of this folder share. Private.
 //
-// Who counts what: a buffer is counted by each value, by its leaf and by each run that may still touch it, and its bytes are free at the last
-// drop. A run is in the list `in_flight` from exec_prepare to exec_complete.
+// Who counts what: a buffer is counted by each value, by its leaf and by each run that may still touch it, and its bytes are free at the
+// last drop. A run is in the list `in_flight` from exec_prepare to exec_complete.
 
 #ifndef GPU_WORKER_EXEC_STATE_H
 #define GPU_WORKER_EXEC_STATE_H
@@ -17,6 +17,7 @@ struct buffer {
     struct region_block *block;         // NULL: not reserved yet (inside exec_prepare)
     uint64_t bytes;                     // asked for
     uint32_t refs;
+    uint64_t serial;                    // of its contents so far: another one when an execution overwrites them
     // Growth: the first `committed` rows along grow_dim belong to values; -1: the buffer does not grow.
     int32_t grow_dim;
     int64_t committed;
@@ -39,15 +40,19 @@ struct value {
     struct failure *failure;
 };
 
+struct run;
+
 struct leaf {
     struct hash128 content;
     uint64_t bytes;
     struct buffer *buffer;              // NULL while it is staged
+    struct blob *host;                  // came whole and is not durable yet: its bytes
     struct blob *staged;                // bytes that no run has written yet, at staged_offset
     uint64_t staged_offset;
+    struct run *writer;                 // in flight: the run that writes the staged bytes first; who reads them builds on it
     uint64_t received;                  // chunks: bytes so far
     uint32_t writes;                    // chunks: runs in flight
-    bool is_filling, is_durable, is_failed;
+    bool is_filling, is_durable, is_replica, is_failed;
     void *hash;                         // chunks: the running XXH3 state
     struct list lru;
 };
@@ -137,6 +142,7 @@ struct exec {
     uint32_t idle_count;
     struct bench bench;
     struct exec_stats stats;
+    uint64_t next_serial;
     void (*leaf_dropped)(void *context, struct hash128 content);
     void *leaf_dropped_context;
 };
@@ -153,12 +159,14 @@ void exec_failure_drop(struct failure *failure);
 
 // values.c
 struct value *exec_value_find(const struct exec *exec, struct handle handle);
-DJ_MUST_USE enum dj_error exec_value_put(struct exec *exec, const struct value *value);    // takes over a ref of its buffer or failure
+// Takes over a ref of its buffer or failure; replaces a failed value of the same name. DJ_E_DUPLICATE_DIFFERS: a value has this name.
+DJ_MUST_USE enum dj_error exec_value_put(struct exec *exec, const struct value *value);
 void exec_value_drop(struct exec *exec, struct value *value);
 
 // leaves.c
 struct leaf *exec_leaf_find(const struct exec *exec, struct hash128 content);
 void exec_leaf_touch(struct exec *exec, struct leaf *leaf);
+void exec_leaves_settle(struct exec *exec, struct run *run, bool is_ok);     // those that it staged are written, or staged again
 bool exec_leaf_evict(struct exec *exec);                                     // drops one; false when none may go
 void exec_leaf_written(struct exec *exec, struct leaf *leaf, bool is_ok);    // a chunk's run is complete
 
@@ -180,6 +188,9 @@ bool exec_run_add_answer(struct run *run, uint32_t output, const struct tensor_m
 DJ_MUST_USE enum dj_error exec_run_place_answers(struct run *run);           // lays out and makes the blob
 
 void exec_runs_free_idle(struct exec *exec);
+
+// transfer.c: the run's only answer, read at `from` behind a kernel that makes it contiguous
+DJ_MUST_USE enum dj_error exec_read_gathered(struct exec *exec, struct run *run, const struct place *from, struct fault *fault);
 
 // lower.c
 struct lowering {

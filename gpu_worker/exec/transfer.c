@@ -45,6 +45,7 @@ static void free_tables(struct exec *exec)
     cursor = 0;
     for (struct leaf *leaf; exec->leaf != NULL && (leaf = map_next(exec->leaf, &cursor, NULL)) != NULL;) {
         blob_drop(leaf->staged);
+        blob_drop(leaf->host);
         exec_leaf_free_hash(leaf);
     }
     list_each (node, &exec->plan_lru) {
@@ -84,13 +85,39 @@ void exec_free(struct exec *exec)
     free(exec);
 }
 
+static enum dj_error read_dense(struct run *run, const struct place *from)
+{
+    struct device_task *task = exec_run_task(run, DEVICE_READ);
+    if (task == NULL)
+        return DJ_E_NO_MEMORY;
+    task->offset = from->offset;
+    task->bytes = run->answer[0].bytes;
+    run->part[run->tasks - 1].storage = from->storage;
+    return DJ_OK;
+}
+
+enum dj_error exec_read_gathered(struct exec *exec, struct run *run, const struct place *from, struct fault *fault)
+{
+    struct exec_request request = {.id = run->face.id};
+    struct lowering lowering = {.exec = exec, .run = run, .request = &request, .node = -1, .fault = fault};
+    struct place to = {.storage = STORAGE_WORKSPACE, .meta = &run->answer[0].meta};
+    spans_reset(&exec->bench.spans);
+    run->face.list.stream = DEVICE_COMPUTE;
+    if (!spans_take(&exec->bench.spans, run->answer[0].bytes, &to.offset))
+        return DJ_E_NO_MEMORY;
+    enum dj_error error = lower_copy(&lowering, from, &to);
+    if (error != DJ_OK)
+        return error;
+    run->workspace = exec_region_need(exec, exec->bench.spans.bytes);
+    if (run->workspace == NULL)
+        return exec_fault_memory(exec, exec->bench.spans.bytes, "a value that is read and is not dense", fault);
+    return read_dense(run, &to);
+}
+
 // Fills `run` with the tasks of a fetch of `value`.
 static enum dj_error read_value(struct exec *exec, struct run *run, const struct value *value, struct fault *fault)
 {
-    struct exec_request request = {.id = value->handle.execution};
-    struct lowering lowering = {.exec = exec, .run = run, .request = &request, .node = -1, .fault = fault};
     uint32_t storage;
-    spans_reset(&exec->bench.spans);
     if (exec_run_pin(run, value->buffer, &storage) != DJ_OK)
         return DJ_E_NO_MEMORY;
     value->buffer->refs++;
@@ -100,30 +127,12 @@ static enum dj_error read_value(struct exec *exec, struct run *run, const struct
     if (error != DJ_OK || run->answer[0].bytes == 0)
         return error;
     struct place from = {.storage = storage, .offset = value->offset, .meta = &value->meta};
+    if (!tensor_is_contiguous(&value->meta))
+        return exec_read_gathered(exec, run, &from, fault);
     // Reads of dense values need no kernel: they overtake computing.
     run->face.list.stream = DEVICE_TRANSFER;
     run->face.list.after = value->producer == NULL ? 0 : value->producer->face.list.ticket;
-    if (!tensor_is_contiguous(&value->meta)) {
-        struct place to = {.storage = STORAGE_WORKSPACE, .meta = &run->answer[0].meta};
-        run->face.list.stream = DEVICE_COMPUTE;
-        run->face.list.after = 0;
-        if (!spans_take(&exec->bench.spans, run->answer[0].bytes, &to.offset))
-            return DJ_E_NO_MEMORY;
-        error = lower_copy(&lowering, &from, &to);
-        if (error != DJ_OK)
-            return error;
-        run->workspace = exec_region_need(exec, exec->bench.spans.bytes);
-        if (run->workspace == NULL)
-            return exec_fault_memory(exec, exec->bench.spans.bytes, "a value that is read and is not dense", fault);
-        from = to;
-    }
-    struct device_task *task = exec_run_task(run, DEVICE_READ);
-    if (task == NULL)
-        return DJ_E_NO_MEMORY;
-    task->offset = from.offset;
-    task->bytes = run->answer[0].bytes;
-    run->part[run->tasks - 1].storage = from.storage;
-    return DJ_OK;
+    return read_dense(run, &from);
 }
 
 enum dj_error exec_fetch(struct exec *exec, struct handle handle, struct exec_run **ret, struct fault *fault)

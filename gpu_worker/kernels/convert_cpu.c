@@ -165,6 +165,13 @@ void *dense_take(struct scratch *scratch, const struct tensor *tensor, enum dtyp
     return data;
 }
 
+const float *optional_take(struct scratch *scratch, const struct kernel_call *call, uint32_t i)
+{
+    if (i >= call->n_in || !is_present(&call->in[i]))
+        return NULL;
+    return dense_take(scratch, &call->in[i], DTYPE_F32, scratch->data != NULL, call->team);
+}
+
 void dense_return(const void *data, enum dtype dtype, const struct tensor *tensor, struct team *team)
 {
     if (data == tensor->data)

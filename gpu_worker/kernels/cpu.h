@@ -51,6 +51,8 @@ void *scratch_take(struct scratch *scratch, size_t bytes);
 // A dense row-major float32 (or other dtype) twin of a tensor: the tensor's own memory when it is that already, else scratch;
 // `copy` fills it, when there is memory (an input); an output is copied back with dense_return.
 void *dense_take(struct scratch *scratch, const struct tensor *tensor, enum dtype dtype, bool copy, struct team *team);
+// A float32 twin of input `i`, NULL where it is absent.
+const float *optional_take(struct scratch *scratch, const struct kernel_call *call, uint32_t i);
 void dense_return(const void *data, enum dtype dtype, const struct tensor *tensor, struct team *team);
 
 // Attributes as numbers.
@@ -110,8 +112,13 @@ void table_sort(struct kernel *kernel);
 void table_matmul(struct kernel *kernel);
 void table_softmax(struct kernel *kernel);
 void table_norm(struct kernel *kernel);
+void table_norm_backward(struct kernel *kernel);
+void table_batch_norm(struct kernel *kernel);
+void table_loss(struct kernel *kernel);
 void table_conv(struct kernel *kernel);
+void table_conv_backward(struct kernel *kernel);
 void table_pool(struct kernel *kernel);
+void table_pool_backward(struct kernel *kernel);
 void table_attention(struct kernel *kernel);
 
 #endif

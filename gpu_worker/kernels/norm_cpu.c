@@ -18,13 +18,6 @@ struct norm {
     double eps;
 };
 
-static const float *optional_take(struct scratch *scratch, const struct kernel_call *call, uint32_t i)
-{
-    if (i >= call->n_in || !is_present(&call->in[i]))
-        return NULL;
-    return dense_take(scratch, &call->in[i], DTYPE_F32, scratch->data != NULL, call->team);
-}
-
 static bool norm_can(const struct kernel_call *call)
 {
     for (uint32_t i = 0; i < call->n_in; i++)

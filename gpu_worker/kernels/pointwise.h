@@ -5,13 +5,13 @@
 
 #include <stdint.h>
 
-enum { POINTWISE_OPS = 128 };           // pointwise ops have numbers below this
+enum { POINTWISE_OPS = 128, SCALARS_MAX = 4 };      // pointwise ops have numbers below the first
 
 // The scalar attributes of a call, each as a double and as an integer.
 struct block_scalars {
-    double f[3];
-    int64_t i[3];
-    bool has[3];
+    double f[SCALARS_MAX];
+    int64_t i[SCALARS_MAX];
+    bool has[SCALARS_MAX];
     int64_t mode;                       // rounding, or the form of gelu
 };
 

@@ -107,7 +107,7 @@ static bool pointwise_plan(const struct kernel_call *call, struct pointwise *ret
         ret->dtype[i + 1] = compute;
     if (op == OP_WHERE)
         ret->dtype[1] = DTYPE_BOOL;
-    if (op == OP_MASKED_FILL || op == OP_MASKED_FILL_TENSOR)
+    if (op == OP_MASKED_FILL || op == OP_MASKED_FILL_TENSOR || op == OP_DROPOUT_BACKWARD)
         ret->dtype[2] = DTYPE_BOOL;
 
     ret->move[0] = convert_find(ret->dtype[0], call->out[0].meta.dtype);
@@ -116,7 +116,7 @@ static bool pointwise_plan(const struct kernel_call *call, struct pointwise *ret
         ret->move[i + 1] = convert_find(call->in[i].meta.dtype, ret->dtype[i + 1]);
         ret->convert[i + 1] = ret->dtype[i + 1] == call->in[i].meta.dtype ? NULL : ret->move[i + 1];
     }
-    for (uint32_t i = 0; i < call->op->attrs && i < 3; i++) {
+    for (uint32_t i = 0; i < call->op->attrs && i < SCALARS_MAX; i++) {
         ret->scalars.f[i] = attr_double(&call->attr[i]);
         ret->scalars.i[i] = attr_int(&call->attr[i]);
         ret->scalars.has[i] = call->attr[i].kind != ATTR_ABSENT;

@@ -43,6 +43,13 @@ struct simd {
     void (*softmax)(const float *x, float *y, int64_t n, bool is_log);
     // y = (x - mean) * rstd * w + b; w and b may be NULL.
     void (*layer_norm)(const float *x, const float *w, const float *b, double eps, float *y, int64_t n, float *mean, float *rstd);
+    // dx = (g - sum of g y) y, or g - e^y sum of g for log softmax; dx may be g.
+    void (*softmax_backward)(const float *g, const float *y, float *dx, int64_t n, bool is_log);
+    // dx = rstd * (h - mean of h - xhat * mean of h xhat), with h = g w (w may be NULL) and xhat = (x - mean) * rstd.
+    void (*layer_norm_backward)(const float *g, const float *x, const float *w, float mean, float rstd, float *dx, int64_t n);
+    // For each of n columns, over `rows` rows in order: dw[j] += sum of g xhat, db[j] += sum of g; mean and rstd are of the rows.
+    void (*norm_columns)(const float *g, const float *x, int64_t ld, const float *mean, const float *rstd, int64_t rows, int64_t n,
+                         double *dw, double *db);
     // One block of `keys` keys of attention, scores[key][nr queries] in, weights out: s = exp(s * scale - max), with running max and
     // sum per query column and the factor by which what was accumulated before must be scaled.
     void (*attend)(float *scores, int64_t keys, float scale, float *max, float *sum, float *factor);

@@ -52,8 +52,13 @@ static void build(void)
     table_matmul(table.kernel);
     table_softmax(table.kernel);
     table_norm(table.kernel);
+    table_norm_backward(table.kernel);
+    table_batch_norm(table.kernel);
+    table_loss(table.kernel);
     table_conv(table.kernel);
+    table_conv_backward(table.kernel);
     table_pool(table.kernel);
+    table_pool_backward(table.kernel);
     table_attention(table.kernel);
 }
 

@@ -75,7 +75,7 @@ def ping() -> bytes:
 REFUSED = [
     ("another magic", frame(frames.PING, ping(), magic=b"HTTP"), frames.FRAME_CORRUPT),
     ("version 0", frame(frames.PING, ping(), version=0), frames.BAD_VERSION),
-    ("a later version", frame(frames.PING, ping(), version=2), frames.BAD_VERSION),
+    ("a later version", frame(frames.PING, ping(), version=frames.VERSION + 1), frames.BAD_VERSION),
     ("message 0", frame(0), frames.FRAME_UNKNOWN),
     ("an unknown message", frame(999), frames.FRAME_UNKNOWN),
     ("the highest message", frame(0xFFFF), frames.FRAME_UNKNOWN),
@@ -83,7 +83,7 @@ REFUSED = [
     ("a body of 4 GiB", frame(frames.EXECUTE, b"", body_bytes=0xFFFFFFFF), frames.FRAME_OVERSIZED),
     ("a bulk where there is none", frame(frames.PING, ping(), bulk_bytes=1), frames.FRAME_OVERSIZED),
     ("a bulk of 2^64 - 1 bytes", frame(frames.LEAF_DATA, b"", bulk_bytes=(1 << 64) - 1), frames.FRAME_OVERSIZED),
-    ("flags", frame(frames.PING, ping(), flags=1), frames.FRAME_CORRUPT),
+    ("a number out of turn", frame(frames.PING, ping(), number=7), frames.FRAME_CORRUPT),
     ("a wrong checksum", frame(frames.PING, ping(), check_xor=1), frames.FRAME_CORRUPT),
     ("a message before HELLO", frame(frames.PING, ping()), frames.UNEXPECTED),
     ("an empty HELLO", frame(frames.HELLO), frames.FRAME_TRUNCATED),

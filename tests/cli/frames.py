@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 
 MAGIC = b"DJN1"
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 40
 CHECKED_BYTES = 24  # of the header, by body_check
 
@@ -45,7 +45,7 @@ def frame(
     *,
     magic: bytes = MAGIC,
     version: int = VERSION,
-    flags: int = 0,
+    number: int = 0,
     body_bytes: int | None = None,
     bulk_bytes: int | None = None,
     check_xor: int = 0,
@@ -57,11 +57,32 @@ def frame(
         version,
         message,
         len(body) if body_bytes is None else body_bytes,
-        flags,
+        number,
         len(bulk) if bulk_bytes is None else bulk_bytes,
     )
     bulk_check = _xxhash.XXH3_64bits(bulk, len(bulk)) if bulk else 0
     return front + struct.pack("<QQ", check_of(front, body) ^ check_xor, bulk_check ^ bulk_check_xor) + body + bulk
+
+
+def renumbered(data: bytes, number: int) -> tuple[bytes, int]:
+    """The frames in `data` with the numbers that they have on a link where `number` is next, and the number after them.
+
+    A frame that has a number already, or is of another protocol or version, keeps it, and everything behind it is left as it is. A frame that is
+    wrong elsewhere stays as wrong as it was.
+    """
+    out, at = b"", 0
+    while at + HEADER_BYTES <= len(data):
+        magic, version, message, body_bytes, given, bulk_bytes, check, bulk_check = struct.unpack_from("<4sHHIIQQQ", data, at)
+        if magic != MAGIC or version != VERSION or given != 0:
+            break
+        front, whole = data[at : at + CHECKED_BYTES], HEADER_BYTES + body_bytes + bulk_bytes
+        body = data[at + HEADER_BYTES : at + HEADER_BYTES + body_bytes]
+        new = magic + struct.pack("<HHIIQ", version, message, body_bytes, number, bulk_bytes)
+        wrong = check ^ check_of(front, body)
+        out += new + struct.pack("<QQ", check_of(new, body) ^ wrong, bulk_check) + data[at + HEADER_BYTES : at + whole]
+        number += 1
+        at += whole
+    return out + data[at:], number
 
 
 def var(value: int) -> bytes:
@@ -96,7 +117,21 @@ def ask(verb: str, argument: str = "", request: int = 1) -> bytes:
 
 
 def session_open(request: int = 1) -> bytes:
-    return frame(SESSION_OPEN, var(request) + text("tenant") + text("test") + var(7) + zig(-1) + var(0) + var(0))
+    return frame(
+        SESSION_OPEN,
+        var(request)
+        + text("tenant")
+        + text("test")
+        + var(7)
+        + zig(-1)
+        + var(0)
+        + var(0)
+        + var(0)
+        + text("")
+        + b"\0"
+        + var(0)
+        + b"\0",
+    )
 
 
 def connect_unix(path: str, timeout: float) -> socket.socket:
@@ -149,6 +184,7 @@ class Peer:
             host, port = address.removeprefix("tcp://").rsplit(":", 1)
             self.socket = socket.create_connection((host, int(port)), timeout)
         self.buffer = b""
+        self.said = self.heard = 0  # frames
 
     def __enter__(self) -> Peer:
         return self
@@ -157,7 +193,8 @@ class Peer:
         self.socket.close()
 
     def say(self, data: bytes) -> None:
-        """Sends; a connection that the other side has ended already is no error here."""
+        """Sends whole frames, numbered; a connection that the other side has ended already is no error here."""
+        data, self.said = renumbered(data, self.said)
         try:
             self.socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
@@ -184,8 +221,11 @@ class Peer:
         """The next message; None at the end of the connection."""
         if not self._fill(HEADER_BYTES):
             return None
-        magic, version, message, body_bytes, flags, bulk_bytes, check, _ = struct.unpack("<4sHHIIQQQ", self.buffer[:HEADER_BYTES])
-        assert (magic, version, flags) == (MAGIC, VERSION, 0)
+        magic, version, message, body_bytes, number, bulk_bytes, check, _ = struct.unpack(
+            "<4sHHIIQQQ", self.buffer[:HEADER_BYTES]
+        )
+        assert (magic, version, number) == (MAGIC, VERSION, self.heard)
+        self.heard += 1
         whole = HEADER_BYTES + body_bytes + bulk_bytes
         assert self._fill(whole), "a frame was cut short"
         body = self.buffer[HEADER_BYTES : HEADER_BYTES + body_bytes]

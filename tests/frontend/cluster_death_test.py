@@ -1,4 +1,5 @@
-"""Deaths as a program sees them: a worker killed or stopped, the head killed, a client killed. Typed errors, work that goes on, no hang."""
+"""Deaths as a program sees them: a worker killed or stopped, the head killed, a client killed. A pause and the same values; a typed error
+only where nothing can bring them back; no hang."""
 
 from __future__ import annotations
 
@@ -10,8 +11,7 @@ from pathlib import Path
 import pytest
 from cluster_live import Client, Pool, live_pool, wait_until
 
-LOST = {"WORKER_LOST", "HANDLE_LOST", "EPOCH_FENCED"}
-TOLD_S = 1.0 + 1.5  # after a kill a read fails within a second; the rest is for a machine that has other things to do
+BACK_S = 1.0 + 4.0  # after a kill values are back within a second or so; the rest is for a machine that has other things to do
 LEASE_S = 5.0  # after which a silent worker is fenced
 FENCED_S = LEASE_S + 10.0
 
@@ -42,27 +42,42 @@ def live(tmp_path: Path) -> Iterator[Pool]:
         yield pool
 
 
-def assert_lost(client: Client, code: str, within: float = TOLD_S) -> None:
-    failed = client.fails(code, timeout=within + 10)
-    assert failed.code in LOST and "DjinnError" in failed.classes and "LostError" in failed.classes, (failed.code, failed.text)
-    assert failed.seconds < within, f"took {failed.seconds} s: {failed.text}"
+SAME = "torch.equal((cache * 1).cpu(), seen)"  # bit for bit
 
 
-def test_a_killed_worker_is_a_typed_error_and_work_goes_on_at_the_other(live: Pool) -> None:
+def assert_back(client: Client, code: str, within: float = BACK_S) -> None:
+    assert client.run(code, timeout=within + 10), f"{code} is not what it was"
+    assert client.seconds < within, f"took {client.seconds} s"
+
+
+def test_a_killed_worker_is_a_pause_and_values_come_back_at_the_other(live: Pool) -> None:
     live.head()
     workers = {name: live.worker(name) for name in ("one", "two")}
     client = live.client()
     client.run(START)
     lost = live.worker_of(client)
     workers[lost].process.kill()
-    assert_lost(client, "cache.sum().cpu()")
+    assert_back(client, SAME)
     assert client.run(FRESH, timeout=20), "weights are in the store or the client: they come again"
     assert live.worker_of(client) == ({"one", "two"} - {lost}).pop()
-    for _ in range(3):
-        assert_lost(client, "(cache * 2).cpu()")
-        assert_lost(client, "(cache + 1).cpu()")
+    assert client.run("djinn.stats()['recoveries']") == 1
+    assert f"djinn: worker {lost} was lost" in client.log.read_text(), "one line says why there was a pause"
+    client.run(STEP)
+    assert client.run("cache.shape[0]") == 5
+
+
+def test_one_worker_after_the_other_dies_and_the_values_stay(live: Pool) -> None:
+    live.head()
+    name, worker = "zero", live.worker("zero")
+    client = live.client()
     client.run(START)
-    assert client.run("torch.allclose((cache * 1).cpu(), seen)")
+    for number in range(3):
+        worker.process.kill()
+        name, worker = f"next{number}", live.worker(f"next{number}")
+        assert_back(client, SAME, 10.0)
+        assert live.worker_of(client) == name
+        client.run(STEP)
+        client.run("seen = (cache * 1).cpu()")
 
 
 def test_what_a_client_has_read_outlives_its_worker(live: Pool) -> None:
@@ -77,39 +92,49 @@ def test_what_a_client_has_read_outlives_its_worker(live: Pool) -> None:
     assert client.run("torch.allclose((cache * 2).cpu(), known * 2)", timeout=20)
 
 
-def test_a_read_that_waits_when_its_worker_is_killed_gets_a_typed_error(live: Pool) -> None:
+def test_a_read_that_waits_when_its_worker_is_killed_is_answered_by_the_other(live: Pool) -> None:
     live.head()
     workers = {name: live.worker(name) for name in ("one", "two")}
     client = live.client()
     client.run(START)
     client.run(LONG)
-    client.send("big.cpu()")
+    client.run("undisturbed = big.cpu()", timeout=30)
+    client.run(LONG)
+    client.send("torch.equal(big.cpu(), undisturbed)")
     time.sleep(0.5)
     workers[live.worker_of(client)].process.kill()
-    killed = time.monotonic()
-    with pytest.raises(Exception) as raised:
-        client.receive(15)
-    assert getattr(raised.value, "code", "") in LOST, raised.value
-    assert time.monotonic() - killed < TOLD_S
+    assert client.receive(45), "the same bits"
     assert client.run(FRESH, timeout=20)
 
 
-def test_after_the_only_worker_died_the_next_one_is_used(live: Pool) -> None:
+def test_after_the_only_worker_died_the_next_one_gets_its_values(live: Pool) -> None:
     live.head()
     worker = live.worker("one")
     client = live.client()
     client.run(START)
     worker.process.kill()
-    assert_lost(client, "(cache * 2).cpu()")
-    failed = client.fails(FRESH, timeout=20)
-    assert failed.code in LOST | {"NO_WORKER"}, (failed.code, failed.text)
+    client.send(SAME)
+    time.sleep(1.0)  # nobody is there, and nobody is told
     live.worker("next")
+    assert client.receive(15)
     assert client.run(FRESH, timeout=20)
     assert live.worker_of(client) == "next"
-    assert_lost(client, "(cache * 2).cpu()")
 
 
-def test_a_stopped_worker_is_fenced_and_rejoins_as_a_new_life(live: Pool) -> None:
+def test_with_no_worker_for_too_long_a_read_is_a_typed_error(live: Pool) -> None:
+    live.head()
+    worker = live.worker("one")
+    client = live.client()
+    client.run("djinn.shutdown(); djinn.init(session='short', recovery_timeout=1.5)")
+    client.run(START)
+    worker.process.kill()
+    failed = client.fails("cache.sum().cpu()", timeout=20)
+    assert failed.code == "NO_WORKER" and "UnreachableError" in failed.classes, (failed.code, failed.text)
+    assert 1.0 < failed.seconds < 6.0
+    assert "one" in failed.text
+
+
+def test_a_stopped_worker_is_fenced_and_its_values_come_back_elsewhere(live: Pool) -> None:
     live.head()
     workers = {name: live.worker(name) for name in ("one", "two")}
     client = live.client()
@@ -117,17 +142,16 @@ def test_a_stopped_worker_is_fenced_and_rejoins_as_a_new_life(live: Pool) -> Non
     name = live.worker_of(client)
     before = live.workers()[name]["incarnation"]
     workers[name].process.send_signal(signal.SIGSTOP)
-    assert_lost(client, "(cache + 1).cpu()", FENCED_S)
+    assert_back(client, "torch.equal((cache + 1).cpu(), seen + 1)", FENCED_S)
     assert client.run(FRESH, timeout=20)
     wait_until(lambda: name not in live.workers(), FENCED_S, "the stopped worker is no longer a member")
     workers[name].process.send_signal(signal.SIGCONT)
     again = wait_until(lambda: live.workers().get(name), 20, "it rejoins")
     assert again["incarnation"] != before
-    assert_lost(client, "(cache * 2).cpu()")
+    assert_back(client, SAME)
     second = live.client()
     second.run(START)
-    assert second.run("torch.allclose((cache * 1).cpu(), seen)")
-    assert live.worker_of(second) == name, "the least loaded is the one that came back"
+    assert second.run("torch.equal((cache * 1).cpu(), seen)")
 
 
 def test_a_generation_goes_on_without_a_head_and_a_new_head_learns_it(live: Pool) -> None:
@@ -177,15 +201,31 @@ def test_a_session_older_than_its_head_is_still_moved_when_workers_die_one_after
     live.head()
     wait_until(lambda: len(live.workers()) == 2, 15, "both workers rejoin")
     workers[first].process.kill()
-    assert_lost(client, "(cache * 2).cpu()")
+    assert_back(client, SAME)
     assert client.run(FRESH, timeout=20)
     assert live.worker_of(client) == second
     live.worker("third")
     workers[second].process.kill()
+    assert_back(client, SAME)
     client.run("x = torch.full((1, 512), 2.0)")
     assert client.run("torch.allclose((x.to(D) @ W).cpu(), x @ w, atol=1e-3)", timeout=20)
     assert live.worker_of(client) == "third"
-    assert_lost(client, "(cache * 2).cpu()")
+
+
+def test_worker_and_head_die_together_and_values_come_back_from_the_store(live: Pool) -> None:
+    head = live.head()
+    worker = live.worker("one")
+    client = live.client()
+    client.run(START)
+    wait_until(lambda: client.run("djinn.stats()['executions_unacknowledged']") == 0, 10, "all is durable")
+    head.process.kill()
+    worker.process.kill()
+    head.process.wait(10)
+    client.send(SAME)
+    time.sleep(0.5)
+    live.head()
+    live.worker("two")
+    assert client.receive(30)
 
 
 def test_a_killed_client_leaves_nothing_on_the_worker_after_the_grace_period(live: Pool) -> None:

@@ -8,19 +8,6 @@
 
 static const struct hash128 token = {1, 2};
 
-#define SAY(rig, link, NAME, name, ...) \
-    do { \
-        struct wire_##name said = {__VA_ARGS__}; \
-        rig_say((rig), (link), WIRE_##NAME, wire_##name##_encode(&said), NULL); \
-    } while (0)
-
-#define HEARD(rig, link, NAME, name, into) \
-    do { \
-        const struct rig_sent *sent_ = rig_heard((rig), (link), WIRE_##NAME); \
-        assert_non_null(sent_); \
-        assert_ok(wire_##name##_decode(sent_->body->data, sent_->body->bytes, (rig)->arena, (into))); \
-    } while (0)
-
 static void the_first_words_are_accepted_with_the_right_token(void **state)
 {
     struct rig *rig = rig_make(state, token);
@@ -55,7 +42,7 @@ static void another_protocol_version_is_told_both_versions(void **state)
     HEARD(rig, 77, FAILED, failed, &failed);
     assert_int_equal(failed.error, DJ_E_VERSION);
     assert_non_null(strstr(failed.text, "99"));
-    assert_non_null(strstr(failed.text, "version 1"));
+    assert_non_null(strstr(failed.text, "version 2"));
     assert_true(rig_is_closed(rig, 77));
 }
 
@@ -265,18 +252,6 @@ static void a_session_that_no_life_of_the_head_gave_out_is_not_resumed(void **st
     assert_int_equal(failed.error, DJ_E_SESSION_UNKNOWN);
 }
 
-static void records_that_could_not_be_written_are_not_acknowledged(void **state)
-{
-    struct rig *rig = rig_make(state, token);
-    uint64_t worker = rig_worker(rig, "w1", 10);
-
-    rig->holds_commits = true;
-    rig_say(rig, worker, WIRE_JOURNAL, journal_of(4, 1, 1), NULL);
-    rig_release_commits(rig, DJ_E_STORE_FULL);
-    assert_null(rig_heard(rig, worker, WIRE_JOURNAL_OK));
-    assert_true(rig_is_closed(rig, worker));
-}
-
 static void a_leaf_is_durable_only_once_its_bytes_are_checked_and_committed(void **state)
 {
     struct rig *rig = rig_make(state, token);
@@ -326,6 +301,6 @@ CASES(the_first_words_are_accepted_with_the_right_token, a_wrong_token_is_told_s
       a_closed_connection_fences_its_worker_at_once, a_silent_worker_is_fenced_after_its_lease_and_not_before,
       a_new_life_of_a_worker_fences_the_old_one, a_client_resumes_its_session_on_a_new_link,
       a_session_that_no_life_of_the_head_gave_out_is_not_resumed,
-      records_are_acknowledged_only_when_durable_and_raise_the_watermark, records_that_could_not_be_written_are_not_acknowledged,
+      records_are_acknowledged_only_when_durable_and_raise_the_watermark,
       a_leaf_is_durable_only_once_its_bytes_are_checked_and_committed,
       a_session_whose_client_left_is_dismissed_after_the_grace_period)

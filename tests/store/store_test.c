@@ -1,156 +1,8 @@
-// What the store promises: committed is readable, also after kill -9; wrong bytes are refused; one head a folder; full is a typed refusal.
+// What the store promises of one process: committed is readable, also after kill -9; wrong bytes are refused; one head a folder; files go
+// with their values.
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include "core/io/blob.h"
-#include "store/store.h"
-#include "tests/lib/case.h"
-
-enum { ANSWERS_MAX = 4096, BIG_BYTES = STORE_INLINE_BYTES + 1000, WAIT_S = 20 };
-
-// Collects the store's answers from its thread.
-struct answers {
-    pthread_mutex_t mutex;
-    pthread_cond_t changed;
-    uint32_t count;
-    struct io_event event[ANSWERS_MAX];
-};
-
-struct rig {
-    char folder[64];
-    struct answers answers;
-    struct io_sink sink;
-    struct store_port port;
-    bool is_open;
-    uint64_t ticket;
-};
-
-static void post(void *self, const struct io_event *event)
-{
-    struct answers *answers = self;
-    pthread_mutex_lock(&answers->mutex);
-    answers->event[answers->count++] = *event;
-    pthread_cond_signal(&answers->changed);
-    pthread_mutex_unlock(&answers->mutex);
-}
-
-static struct io_event wait_answer(struct rig *rig, uint64_t ticket)
-{
-    struct timespec until;
-    struct io_event found = {0};
-
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += WAIT_S;
-    pthread_mutex_lock(&rig->answers.mutex);
-    for (bool is_late = false; found.kind == 0 && !is_late;) {
-        for (uint32_t i = 0; i < rig->answers.count; i++)
-            if (rig->answers.event[i].store_done.ticket == ticket)
-                found = rig->answers.event[i];
-        if (found.kind == 0)
-            is_late = pthread_cond_timedwait(&rig->answers.changed, &rig->answers.mutex, &until) != 0;
-    }
-    pthread_mutex_unlock(&rig->answers.mutex);
-    assert_int_equal(found.kind, IO_STORE_DONE);
-    return found;
-}
-
-static void close_store(struct rig *rig)
-{
-    if (rig->is_open)
-        rig->port.stop(rig->port.self);
-    rig->is_open = false;
-}
-
-static void rig_free(void *object)
-{
-    struct rig *rig = object;
-    char command[128];
-
-    close_store(rig);
-    snprintf(command, sizeof command, "rm -rf %s", rig->folder);
-    if (system(command) != 0)
-        print_message("could not remove %s\n", rig->folder);
-    free(rig);
-}
-
-static enum dj_error open_store(struct rig *rig, struct fault *fault)
-{
-    struct store_config config = {.path = rig->folder, .durability = STORE_DISK};
-    enum dj_error error = store_open(&config, &rig->sink, &rig->port, fault);
-    rig->is_open = error == DJ_OK;
-    return error;
-}
-
-static struct rig *rig_make(void **state)
-{
-    struct rig *rig = calloc(1, sizeof *rig);
-
-    snprintf(rig->folder, sizeof rig->folder, "build/store-test-XXXXXX");
-    assert_non_null(mkdtemp(rig->folder));
-    pthread_mutex_init(&rig->answers.mutex, NULL);
-    pthread_cond_init(&rig->answers.changed, NULL);
-    rig->sink = (struct io_sink){.post = post, .self = &rig->answers};
-    case_later(state, rig_free, rig);
-    return rig;
-}
-
-static struct store_batch *put(enum store_verb verb, const char *key, const void *data, size_t bytes)
-{
-    struct store_batch *batch = batch_make();
-    struct store_item *item = batch_add(batch, verb, STORE_LEAF, key, strlen(key));
-    item->value = blob_copy(data, bytes);
-    item->value_bytes = bytes;
-    return batch;
-}
-
-static enum dj_error commit(struct rig *rig, struct store_batch *batch)
-{
-    uint64_t ticket = ++rig->ticket;
-    rig->port.commit(rig->port.self, ticket, batch);
-    struct io_event event = wait_answer(rig, ticket);
-    result_free(event.store_done.result);
-    return event.store_done.error;
-}
-
-static enum dj_error get(struct rig *rig, const char *key, struct store_result **ret)
-{
-    struct store_batch *batch = batch_make();
-    uint64_t ticket = ++rig->ticket;
-    batch_add(batch, STORE_GET, STORE_LEAF, key, strlen(key));
-    rig->port.read(rig->port.self, ticket, batch);
-    struct io_event event = wait_answer(rig, ticket);
-    *ret = event.store_done.result;
-    return event.store_done.error;
-}
-
-static void assert_holds(struct rig *rig, const char *key, const void *data, size_t bytes)
-{
-    struct store_result *result;
-
-    assert_ok(get(rig, key, &result));
-    assert_int_equal(result->entries, 1);
-    assert_int_equal(result->entry[0].value->bytes, bytes);
-    assert_memory_equal(result->entry[0].value->data, data, bytes);
-    result_free(result);
-}
-
-static uint8_t *big_bytes(void **state, uint64_t seed)
-{
-    uint8_t *data = arena_alloc(case_arena(state), BIG_BYTES);
-    struct prng prng = prng_make(seed);
-    for (size_t i = 0; i < BIG_BYTES; i++)
-        data[i] = (uint8_t)prng_next(&prng);
-    return data;
-}
+#include "core/base/hash.h"
+#include "tests/store/rig.h"
 
 static void what_is_committed_can_be_read_after_closing(void **state)
 {
@@ -213,42 +65,6 @@ static void a_scan_gives_keys_in_order_from_where_it_is_told(void **state)
     result_free(result);
 }
 
-// The child commits, says so through a pipe only after IO_STORE_DONE, and kills itself; the parent believes the pipe.
-static void acknowledged_commits_survive_kill_9(void **state)
-{
-    struct rig *rig = rig_make(state);
-    int ends[2], status;
-    uint32_t acknowledged = 0, number;
-    char key[16];
-
-    assert_int_equal(pipe(ends), 0);
-    pid_t child = fork();
-    if (child == 0) {
-        if (open_store(rig, NULL) != DJ_OK)
-            _exit(1);
-        for (number = 0; number < 40; number++) {
-            snprintf(key, sizeof key, "key%u", number);
-            if (commit(rig, put(STORE_PUT, key, key, strlen(key))) != DJ_OK ||
-                write(ends[1], &number, sizeof number) != sizeof number)
-                _exit(1);
-        }
-        rig->port.commit(rig->port.self, 5000, put(STORE_PUT, "unacknowledged", "x", 1));
-        kill(getpid(), SIGKILL);
-    }
-    close(ends[1]);
-    waitpid(child, &status, 0);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    while (read(ends[0], &number, sizeof number) == sizeof number)
-        acknowledged++;
-    close(ends[0]);
-    assert_int_equal(acknowledged, 40);
-    assert_ok(open_store(rig, NULL));
-    for (number = 0; number < acknowledged; number++) {
-        snprintf(key, sizeof key, "key%u", number);
-        assert_holds(rig, key, key, strlen(key));
-    }
-}
-
 static void a_flipped_byte_in_a_blob_file_is_refused(void **state)
 {
     struct rig *rig = rig_make(state);
@@ -258,7 +74,7 @@ static void a_flipped_byte_in_a_blob_file_is_refused(void **state)
 
     assert_ok(open_store(rig, NULL));
     assert_ok(commit(rig, put(STORE_PUT, "big", big_bytes(state, 2), BIG_BYTES)));
-    snprintf(path, sizeof path, "%s/blobs/62/626967", rig->folder);
+    snprintf(path, sizeof path, "%s/blobs/01/0000000000000001", rig->folder);
     int fd = open(path, O_RDWR);
     assert_true(fd >= 0);
     assert_int_equal(pread(fd, &byte, 1, 777), 1);
@@ -295,27 +111,6 @@ static void a_folder_that_cannot_be_made_is_a_typed_error_that_names_it(void **s
     assert_non_null(strstr(fault.text, "--state"));
 }
 
-// A limit on file sizes stands in for a full disk: the system answers a write beyond it as it answers one on a full disk.
-static void a_full_disk_refuses_and_loses_nothing(void **state)
-{
-    struct rig *rig = rig_make(state);
-    struct rlimit before, limit;
-
-    signal(SIGXFSZ, SIG_IGN);
-    assert_ok(open_store(rig, NULL));
-    assert_ok(commit(rig, put(STORE_PUT, "before", "kept", 4)));
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
-    limit = before;
-    limit.rlim_cur = STORE_INLINE_BYTES;
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-    enum dj_error error = commit(rig, put(STORE_PUT, "big", big_bytes(state, 3), BIG_BYTES));
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
-    assert_error(DJ_E_STORE_FULL, error);
-    assert_holds(rig, "before", "kept", 4);
-    assert_ok(commit(rig, put(STORE_PUT, "after", "works", 5)));
-    assert_holds(rig, "after", "works", 5);
-}
-
 static void many_batches_are_committed_in_their_order(void **state)
 {
     struct rig *rig = rig_make(state);
@@ -334,8 +129,173 @@ static void many_batches_are_committed_in_their_order(void **state)
     assert_true(store_stats(&rig->port).commits < MANY);
 }
 
+static uint8_t *pattern_bytes(void **state, size_t bytes)
+{
+    uint8_t *data = arena_alloc(case_arena(state), bytes);
+    for (size_t i = 0; i < bytes; i++)
+        data[i] = (uint8_t)(i / 100);
+    return data;
+}
+
+static void a_blob_files_value_takes_its_file_with_it(void **state)
+{
+    struct rig *rig = rig_make(state);
+
+    assert_ok(open_store(rig, NULL));
+    assert_ok(commit(rig, put(STORE_PUT, "big", big_bytes(state, 3), BIG_BYTES)));
+    assert_ok(commit(rig, put(STORE_PUT, "other", big_bytes(state, 4), BIG_BYTES)));
+    assert_int_equal(blob_files(rig->folder), 2);
+    assert_ok(commit(rig, put(STORE_PUT, "big", big_bytes(state, 5), BIG_BYTES)));
+    assert_int_equal(blob_files(rig->folder), 2);
+    assert_holds(rig, "big", big_bytes(state, 5), BIG_BYTES);
+    assert_ok(commit(rig, put(STORE_PUT, "big", "small", 5)));
+    assert_int_equal(blob_files(rig->folder), 1);
+    assert_ok(commit(rig, delete_of("other")));
+    assert_int_equal(blob_files(rig->folder), 0);
+    assert_int_equal(entries_of(rig, "other"), 0);
+    struct store_stats stats = store_stats(&rig->port);
+    assert_int_equal(stats.files, 0);
+    assert_int_equal(stats.file_bytes, 0);
+    assert_int_equal(stats.entries[STORE_LEAF], 1);
+}
+
+static void a_file_that_nothing_names_is_swept_when_the_store_opens(void **state)
+{
+    struct rig *rig = rig_make(state);
+    char path[200];
+
+    assert_ok(open_store(rig, NULL));
+    assert_ok(commit(rig, put(STORE_PUT, "big", big_bytes(state, 6), BIG_BYTES)));
+    close_store(rig);
+    static const char *const left[] = {"blobs/01/0000000000000101", "blobs/01/half-written", "blobs/new-77-3"};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", rig->folder, left[i]);
+        int fd = open(path, O_WRONLY | O_CREAT, 0600);
+        assert_true(fd >= 0);
+        close(fd);
+    }
+    assert_ok(open_store(rig, NULL));
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", rig->folder, left[i]);
+        assert_int_equal(access(path, F_OK), -1);
+    }
+    assert_holds(rig, "big", big_bytes(state, 6), BIG_BYTES);
+    assert_ok(commit(rig, put(STORE_PUT, "next", big_bytes(state, 7), BIG_BYTES)));
+    snprintf(path, sizeof path, "%s/blobs/02/0000000000000102", rig->folder);
+    assert_int_equal(access(path, F_OK), 0);    // a number is not given again
+}
+
+static void what_compresses_takes_less_and_what_does_not_is_left_alone(void **state)
+{
+    enum { BYTES = 1 << 20 };
+    struct rig *rig = rig_make(state);
+    uint8_t *pattern = pattern_bytes(state, BYTES), *half = pattern_bytes(state, BYTES);
+    struct prng prng = prng_make(8);
+
+    assert_ok(open_store(rig, NULL));
+    assert_ok(commit(rig, put(STORE_PUT, "pattern", pattern, BYTES)));
+    uint64_t packed = store_stats(&rig->port).file_bytes;
+    assert_true(packed < BYTES / 10);
+    assert_ok(commit(rig, put(STORE_PUT, "random", big_bytes(state, 9), BIG_BYTES)));
+    assert_int_equal(store_stats(&rig->port).file_bytes, packed + BIG_BYTES);
+    // Its middle, which is probed, compresses; the whole does not by a tenth.
+    for (size_t i = 0; i < BYTES; i++)
+        if (i < BYTES / 2 - 20000 || i > BYTES / 2 + 20000)
+            half[i] = (uint8_t)prng_next(&prng);
+    assert_ok(commit(rig, put(STORE_PUT, "half", half, BYTES)));
+    assert_int_equal(store_stats(&rig->port).file_bytes, packed + BIG_BYTES + BYTES);
+    assert_ok(commit(rig, put(STORE_PUT, "inline", pattern, 60000)));
+    close_store(rig);
+    assert_ok(open_store(rig, NULL));
+    assert_holds(rig, "pattern", pattern, BYTES);
+    assert_holds(rig, "random", big_bytes(state, 9), BIG_BYTES);
+    assert_holds(rig, "half", half, BYTES);
+    assert_holds(rig, "inline", pattern, 60000);
+    assert_int_equal(store_stats(&rig->port).files, 3);
+}
+
+// Every place of a value of each form is flipped once: whatever is hit, what was not written is never given out.
+static void a_value_with_a_flipped_byte_is_refused_wherever_it_is(void **state)
+{
+    static const size_t length[] = {10, 3000, 30000};
+    uint8_t *pattern = pattern_bytes(state, 30000), *tree = NULL, kept;
+    struct prng prng = case_prng(state, 10);
+    char path[160];
+
+    for (size_t form = 0; form < 3; form++) {
+        struct rig *rig = rig_make(state);
+        assert_ok(open_store(rig, NULL));
+        assert_ok(commit(rig, put(STORE_PUT, "pattern", pattern, length[form])));
+        close_store(rig);
+        snprintf(path, sizeof path, "%s/lineage.mdb", rig->folder);
+        int fd = open(path, O_RDWR);
+        off_t bytes = lseek(fd, 0, SEEK_END);
+        tree = arena_alloc(case_arena(state), (size_t)bytes);
+        assert_int_equal(pread(fd, tree, (size_t)bytes, 0), bytes);
+        uint64_t check = hash64(pattern, length[form]);
+        const uint8_t *at = memmem(tree, (size_t)bytes, &check, 8);
+        assert_non_null(at);
+        off_t first = at - tree - 1;    // the form
+        size_t span = form == 2 ? 40 : 9 + length[form];
+        for (int flip = 0; flip < 60; flip++) {
+            off_t place = first + (off_t)(flip < 30 ? (size_t)flip % span : (size_t)prng_between(&prng, 0, span - 1));
+            assert_int_equal(pread(fd, &kept, 1, place), 1);
+            uint8_t wrong = kept ^ (uint8_t)(1u << prng_between(&prng, 0, 8 - 1));
+            assert_int_equal(pwrite(fd, &wrong, 1, place), 1);
+            struct store_result *result;
+            assert_ok(open_store(rig, NULL));
+            assert_error(DJ_E_STORE_CORRUPT, get(rig, "pattern", &result));
+            assert_int_equal(result->entries, 0);
+            result_free(result);
+            close_store(rig);
+            assert_int_equal(pwrite(fd, &kept, 1, place), 1);
+        }
+        close(fd);
+    }
+}
+
+static void a_compressed_file_that_is_changed_cut_or_gone_is_refused(void **state)
+{
+    enum { BYTES = 1 << 20 };
+    struct rig *rig = rig_make(state);
+    struct prng prng = case_prng(state, 11);
+    struct store_result *result;
+    char path[160];
+    uint8_t kept, wrong;
+    struct stat status;
+
+    assert_ok(open_store(rig, NULL));
+    assert_ok(commit(rig, put(STORE_PUT, "pattern", pattern_bytes(state, BYTES), BYTES)));
+    snprintf(path, sizeof path, "%s/blobs/01/0000000000000001", rig->folder);
+    int fd = open(path, O_RDWR);
+    assert_int_equal(fstat(fd, &status), 0);
+    for (int flip = 0; flip < 50; flip++) {
+        off_t place = (off_t)prng_between(&prng, 0, (uint64_t)status.st_size - 1);
+        assert_int_equal(pread(fd, &kept, 1, place), 1);
+        wrong = kept ^ (uint8_t)(1u << prng_between(&prng, 0, 8 - 1));
+        assert_int_equal(pwrite(fd, &wrong, 1, place), 1);
+        enum dj_error error = get(rig, "pattern", &result);
+        // A bit of the frame that says nothing may be flipped without harm: then the bytes are right.
+        if (error != DJ_E_STORE_CORRUPT) {
+            assert_ok(error);
+            assert_memory_equal(result->entry[0].value->data, pattern_bytes(state, BYTES), BYTES);
+        }
+        result_free(result);
+        assert_int_equal(pwrite(fd, &kept, 1, place), 1);
+    }
+    assert_int_equal(ftruncate(fd, status.st_size - 1), 0);
+    assert_error(DJ_E_STORE_CORRUPT, get(rig, "pattern", &result));
+    result_free(result);
+    close(fd);
+    unlink(path);
+    assert_error(DJ_E_STORE_CORRUPT, get(rig, "pattern", &result));
+    result_free(result);
+}
+
 CASES(what_is_committed_can_be_read_after_closing, what_is_there_is_not_replaced_by_put_if_absent,
       an_absent_or_deleted_key_gives_no_entry, a_scan_gives_keys_in_order_from_where_it_is_told,
-      acknowledged_commits_survive_kill_9, a_flipped_byte_in_a_blob_file_is_refused, two_heads_cannot_share_a_folder,
-      a_folder_that_cannot_be_made_is_a_typed_error_that_names_it, a_full_disk_refuses_and_loses_nothing,
-      many_batches_are_committed_in_their_order)
+      a_flipped_byte_in_a_blob_file_is_refused, two_heads_cannot_share_a_folder,
+      a_folder_that_cannot_be_made_is_a_typed_error_that_names_it, many_batches_are_committed_in_their_order,
+      a_blob_files_value_takes_its_file_with_it, a_file_that_nothing_names_is_swept_when_the_store_opens,
+      what_compresses_takes_less_and_what_does_not_is_left_alone, a_value_with_a_flipped_byte_is_refused_wherever_it_is,
+      a_compressed_file_that_is_changed_cut_or_gone_is_refused)

@@ -10,11 +10,11 @@
 
 #include "core/base/assert.h"
 #include "core/io/blob.h"
+#include "frontend/client/loop/session.h"
 
 #define QUIET_NS 5000000u       // without a waiter, before the background thread takes the links
 #define RELEASE_NS 50000000u    // without a flush, before releases are sent on their own
 #define CHECK_NS 50000000u      // between two questions to the program while a call blocks
-#define ROOM_NS 10000000000u    // how long a flush waits for the window
 
 static struct client client_one = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -126,8 +126,15 @@ static void port_told(void *self, void *tag, enum dj_error error, const char *te
         if (bytes > 0)
             memcpy(asking->json, data, bytes);
         asking->json[bytes] = '\0';
+        asking->bytes = bytes;
     }
     asking_drop(asking);
+}
+
+static void port_live_handles(void *self, uint32_t place, void (*visit)(void *context, uint64_t counter, uint32_t output),
+                              void *context)
+{
+    recorder_live_handles(((struct client *)self)->recorder, place, visit, context);
 }
 
 const struct protocol_port client_protocol_port = {
@@ -141,6 +148,8 @@ const struct protocol_port client_protocol_port = {
     .place_lost = port_place_lost,
     .fetched = port_fetched,
     .told = port_told,
+    .live_handles = port_live_handles,
+    .recovered = client_say_recovered,
 };
 
 void client_handle(void *self, uint64_t now_ns, const struct io_event *event)
@@ -174,6 +183,7 @@ static void fork_child(void)
     client->has_leader = client->has_thread = client->is_polling = false;
     if (client->state != CLIENT_OFF) {
         embedded_forget(&client->embedded);
+        embedded_forget(&client->local.child);
         recorder_close(client->recorder, DJ_E_FORKED,
                        "made before this process was forked from another; only that one can use it");
         protocol_free(client->protocol);
@@ -224,8 +234,12 @@ static void step(struct client *client, uint64_t deadline_ns)
 {
     uint64_t at = client->protocol == NULL ? UINT64_MAX : protocol_deadline_ns(client->protocol);
     loop_step(client->loop, at < deadline_ns ? at : deadline_ns, true);
-    if (client->protocol != NULL)
-        protocol_tick(client->protocol, loop_now_ns());
+    if (client->protocol == NULL)
+        return;
+    uint64_t now_ns = loop_now_ns();
+    protocol_tick(client->protocol, now_ns);
+    if (client->local.is_allowed)
+        client_mind_pool(client, now_ns);
 }
 
 static void follow(struct client *client, uint64_t until_ns)
@@ -332,7 +346,7 @@ void *client_background(void *argument)
 static bool has_room(struct client *client, void *context)
 {
     (void)context;
-    return client->state != CLIENT_ON || (!protocol_is_full(client->protocol) && !protocol_is_relinking(client->protocol));
+    return client->state != CLIENT_ON || !protocol_is_full(client->protocol);
 }
 
 enum dj_error client_flush(struct client *client, struct fault *fault)
@@ -346,10 +360,10 @@ enum dj_error client_flush(struct client *client, struct fault *fault)
     loop_step(client->loop, 0, true);
     if (client->state != CLIENT_ON)
         return fault_set(fault, DJ_E_CLOSED, "Djinn was shut down meanwhile");
-    error = client_wait(client, has_room, NULL, loop_now_ns() + ROOM_NS);
+    // As long as a recovery may take: a worker or a head that is away is waited for.
+    error = client_wait(client, has_room, NULL, loop_now_ns() + client->recovery_timeout_ns);
     if (error == DJ_E_TIMEOUT)
-        return fault_set(fault, DJ_E_WINDOW_FULL,
-                         "%llu executions (%llu bytes) wait to be answered or made durable, and none was for 10 s",
+        return fault_set(fault, DJ_E_WINDOW_FULL, "%llu executions (%llu bytes) wait to be answered or made durable, for too long",
                          (unsigned long long)protocol_stats(client->protocol).executions_unacknowledged,
                          (unsigned long long)protocol_stats(client->protocol).bytes_unacknowledged);
     if (error != DJ_OK)

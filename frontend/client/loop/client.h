@@ -27,9 +27,17 @@ struct client {
     struct protocol *protocol;    // while ON or CONNECTING
     struct loop *loop;
     struct embedded embedded;
+    struct local {    // a worker of this process's own, where the pool has none and that is allowed
+        struct embedded child;
+        char program[1024];
+        struct hash128 token;
+        uint32_t threads;
+        bool is_allowed, has_failed;
+        uint64_t missing_ns;    // since when there is no worker; 0: there is one
+    } local;
     char address[IO_ADDRESS_MAX];
     bool is_embedded;
-    uint64_t sessions, init_ns, deadline_ns;
+    uint64_t sessions, init_ns, deadline_ns, recovery_timeout_ns;
 
     uint32_t waiters;
     bool has_leader, is_closing;    // closing: nobody may lead any more
@@ -52,7 +60,8 @@ void client_leave(struct client *client);    // wakes the background thread if i
 // Connects if need be. config NULL: as dj_init(NULL). DJ_E_FORKED unless `config_is_explicit`.
 DJ_MUST_USE enum dj_error client_connect(struct client *client, const struct dj_config *config, bool is_explicit,
                                          struct fault *fault);
-void client_disconnect(struct client *client, enum dj_error error, const char *text, uint64_t linger_ns);
+// keep: what is needed to resume the session by its name stays with the head.
+void client_disconnect(struct client *client, enum dj_error error, const char *text, uint64_t linger_ns, bool keep);
 
 // Waits until is_done(context) or the deadline (DJ_E_TIMEOUT), or the program's check says stop (DJ_E_INTERRUPTED). The lock is let go meanwhile.
 DJ_MUST_USE enum dj_error client_wait(struct client *client, bool (*is_done)(struct client *client, void *context), void *context,
@@ -77,7 +86,8 @@ struct asking {
     bool is_done;
     enum dj_error error;
     char text[FAULT_TEXT_MAX];
-    char *json;
+    char *json;    // or a record; NUL-terminated either way
+    size_t bytes;
 };
 void reading_drop(struct reading *reading);
 void asking_drop(struct asking *asking);

@@ -199,44 +199,82 @@ static void close_open(int fd)
         close(fd);
 }
 
-enum dj_error embedded_start(const char *program, struct hash128 token, uint32_t threads, uint64_t deadline_ns,
-                             struct embedded *ret, struct fault *fault)
+// The child with its pipes; `argument` ends with the liveness descriptor's option.
+static enum dj_error child_start(const char *path, char **argument, struct hash128 token, struct embedded *embedded,
+                                 struct fault *fault)
 {
-    char path[PATH_BYTES], threads_text[16], fd_text[16], token_text[12 + HASH128_TEXT] = "DJINN_TOKEN=";
+    char token_text[12 + HASH128_TEXT] = "DJINN_TOKEN=";
     int liveness[2] = {-1, -1}, out[2] = {-1, -1}, log = -1;
-    struct embedded embedded = {.liveness_fd = -1, .out_fd = -1};
-    enum dj_error error = find_program(program, path, fault);
-    if (error == DJ_OK)
-        error = pipes_make(liveness, out, &log, &embedded, fault);
+    enum dj_error error = pipes_make(liveness, out, &log, embedded, fault);
     if (error == DJ_OK) {
         hash128_text(token, token_text + 12);
-        snprintf(threads_text, sizeof threads_text, "%u", threads == 0 ? cores() : threads);
-        snprintf(fd_text, sizeof fd_text, "%d", CHILD_LIVENESS_FD);
-        char *arguments[] = {path,    "embedded", "--state", embedded.folder, "--threads", threads_text, "--liveness-fd",
-                             fd_text, NULL};
         char **environment = environment_with(token_text);
         error = environment == NULL ? fault_set(fault, DJ_E_NO_MEMORY, "no memory to start %s", path)
-                                    : child_spawn(path, arguments, environment, liveness[0], out[1], log, &embedded.pid, fault);
+                                    : child_spawn(path, argument, environment, liveness[0], out[1], log, &embedded->pid, fault);
         free(environment);
     }
     close_open(liveness[0]);
     close_open(out[1]);
     close_open(log);
-    embedded.liveness_fd = liveness[1];
-    embedded.out_fd = out[0];
+    embedded->liveness_fd = liveness[1];
+    embedded->out_fd = out[0];
+    return error;
+}
+
+// The log is named in the fault: the folder stays.
+static void child_abandon(struct embedded *embedded)
+{
+    close_open(embedded->liveness_fd);
+    close_open(embedded->out_fd);
+    if (embedded->pid > 0) {
+        kill(embedded->pid, SIGKILL);
+        waitpid(embedded->pid, NULL, 0);
+    }
+}
+
+enum dj_error embedded_start(const char *program, struct hash128 token, uint32_t threads, uint64_t deadline_ns,
+                             struct embedded *ret, struct fault *fault)
+{
+    char path[PATH_BYTES], threads_text[16], fd_text[16];
+    struct embedded embedded = {.liveness_fd = -1, .out_fd = -1};
+    enum dj_error error = find_program(program, path, fault);
+    if (error != DJ_OK)
+        return error;
+    snprintf(threads_text, sizeof threads_text, "%u", threads == 0 ? cores() : threads);
+    snprintf(fd_text, sizeof fd_text, "%d", CHILD_LIVENESS_FD);
+    // The folder's name is written where the argument points before the child reads it.
+    char *argument[] = {path,    "embedded", "--state", embedded.folder, "--threads", threads_text, "--liveness-fd",
+                        fd_text, NULL};
+    error = child_start(path, argument, token, &embedded, fault);
     if (error == DJ_OK)
         error = read_address(&embedded, deadline_ns, fault);
-    if (error == DJ_OK) {
+    if (error == DJ_OK)
         *ret = embedded;
-        return DJ_OK;
-    }
-    // The log is named in the fault: the folder stays.
-    close_open(embedded.liveness_fd);
-    close_open(embedded.out_fd);
-    if (embedded.pid > 0) {
-        kill(embedded.pid, SIGKILL);
-        waitpid(embedded.pid, NULL, 0);
-    }
+    else
+        child_abandon(&embedded);
+    return error;
+}
+
+enum dj_error embedded_start_worker(const char *program, const char *head, struct hash128 token, uint32_t threads,
+                                    struct embedded *ret, struct fault *fault)
+{
+    char path[PATH_BYTES], address[IO_ADDRESS_MAX], name[64], threads_text[16], fd_text[16];
+    struct embedded embedded = {.liveness_fd = -1, .out_fd = -1};
+    enum dj_error error = find_program(program, path, fault);
+    if (error != DJ_OK)
+        return error;
+    snprintf(address, sizeof address, "%s", head);
+    snprintf(name, sizeof name, "local-%d", getpid());
+    snprintf(threads_text, sizeof threads_text, "%u", threads == 0 ? cores() : threads);
+    snprintf(fd_text, sizeof fd_text, "%d", CHILD_LIVENESS_FD);
+    char *argument[] = {path,      "start",         "--worker",  "--head",        address, "--listen", "127.0.0.1:0",
+                        "--state", embedded.folder, "--threads", threads_text,    "--name", name,      "--liveness-fd",
+                        fd_text,   NULL};
+    error = child_start(path, argument, token, &embedded, fault);
+    if (error == DJ_OK)
+        *ret = embedded;
+    else
+        child_abandon(&embedded);
     return error;
 }
 

@@ -23,6 +23,9 @@ struct embedded {
 // library, then $PATH. DJ_E_NOT_FOUND, DJ_E_SYSTEM, DJ_E_TIMEOUT, DJ_E_CLOSED (it died; the fault has the end of its log).
 DJ_MUST_USE enum dj_error embedded_start(const char *program, struct hash128 token, uint32_t threads, uint64_t deadline_ns,
                                          struct embedded *ret, struct fault *fault);
+// A worker alone that joins the head at `head` (host:port) by itself; does not wait for it. It ends with this process too.
+DJ_MUST_USE enum dj_error embedded_start_worker(const char *program, const char *head, struct hash128 token, uint32_t threads,
+                                                struct embedded *ret, struct fault *fault);
 void embedded_stop(struct embedded *embedded);      // waits at most 2 s, then kills. Nothing when pid is 0
 void embedded_forget(struct embedded *embedded);    // in a forked child: it is the parent's
 

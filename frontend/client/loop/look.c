@@ -42,13 +42,13 @@ int dj_init(const struct dj_config *config, struct dj_fault *fault)
     return fault_out(fault, error, &cause);
 }
 
-int dj_shutdown(void)
+int dj_shutdown(int keep)
 {
     struct client *client = client_enter();
     if (client == NULL)
         return 0;
     enum dj_error error = client->state == CLIENT_ON ? client_flush(client, NULL) : DJ_OK;
-    client_disconnect(client, DJ_E_CLOSED, "the tensor belongs to a session that was shut down", SHUTDOWN_NS);
+    client_disconnect(client, DJ_E_CLOSED, "the tensor belongs to a session that was shut down", SHUTDOWN_NS, keep != 0);
     client_leave(client);
     return (int)error;
 }
@@ -197,6 +197,11 @@ void dj_stats(struct dj_stats *ret)
         .executions_unacknowledged = now.executions_unacknowledged,
         .resubmissions = past.resubmissions + now.resubmissions,
         .links_lost = past.links_lost + now.links_lost,
+        .recoveries = past.recoveries + now.recoveries,
+        .replayed = past.replayed + now.replayed,
+        .recovery_ns = past.recovery_ns + now.recovery_ns,
+        .nondeterminism = past.nondeterminism + now.nondeterminism,
+        .resumed = past.resumed + now.resumed,
     };
     client_leave(client);
 }

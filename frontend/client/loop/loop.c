@@ -14,6 +14,7 @@
 
 #include "core/base/assert.h"
 #include "core/io/blob.h"
+#include "core/link/faults.h"
 #include "core/link/link.h"
 
 // One answered value may be large; what a peer makes this process allocate for one frame is bounded by it.
@@ -32,7 +33,7 @@ struct loop {
     void *self;
     int wake_fd;
     uint64_t next_number;
-    bool has_changed, has_failed;
+    bool has_changed, has_failed, had_faults;
     struct entry entry[LOOP_LINKS_MAX];
     struct loop_stats closed;    // of links that are gone
 };
@@ -42,6 +43,11 @@ uint64_t loop_now_ns(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void wake_for_faults(void *self)
+{
+    loop_wake(self);
 }
 
 enum dj_error loop_make(pthread_mutex_t *lock, void (*handle)(void *self, uint64_t now_ns, const struct io_event *event),
@@ -55,6 +61,7 @@ enum dj_error loop_make(pthread_mutex_t *lock, void (*handle)(void *self, uint64
         free(loop);
         return DJ_E_SYSTEM;
     }
+    link_faults_watch(wake_for_faults, loop);
     *ret = loop;
     return DJ_OK;
 }
@@ -75,6 +82,7 @@ void loop_free(struct loop *loop)
 {
     if (loop == NULL)
         return;
+    link_faults_forget(loop);
     for (int i = 0; i < LOOP_LINKS_MAX; i++)
         if (loop->entry[i].number != 0)
             entry_free(loop, &loop->entry[i]);
@@ -223,17 +231,34 @@ static int timeout_of(uint64_t deadline_ns, struct timespec *ret)
     return 1;
 }
 
+// Faults of frames are on, or were a moment ago: what is due now leaves.
+static void refresh_links(struct loop *loop)
+{
+    bool has_faults = link_faults_are_on();
+    if (has_faults || loop->had_faults)
+        for (int i = 0; i < LOOP_LINKS_MAX; i++) {
+            struct entry *entry = &loop->entry[i];
+            if (entry->number == 0 || entry->link == NULL || entry->is_failed || entry->is_connecting)
+                continue;
+            enum dj_error error = link_flush(entry->link, loop_now_ns());
+            if (error != DJ_OK)
+                entry_fail(loop, entry, error);
+        }
+    loop->had_faults = has_faults;
+}
+
 void loop_step(struct loop *loop, uint64_t deadline_ns, bool with_links)
 {
     struct pollfd set[LOOP_LINKS_MAX + 1];
     uint64_t number[LOOP_LINKS_MAX + 1];
     nfds_t count = 0;
+    refresh_links(loop);
     report_failures(loop);
     set[count] = (struct pollfd){.fd = loop->wake_fd, .events = POLLIN};
     number[count++] = 0;
     for (int i = 0; with_links && i < LOOP_LINKS_MAX; i++) {
         const struct entry *entry = &loop->entry[i];
-        if (entry->number == 0 || entry->link == NULL)
+        if (entry->number == 0 || entry->link == NULL || link_is_held(entry->link))
             continue;
         int events = entry->is_connecting ? POLLOUT : POLLIN | (link_wants_write(entry->link) ? POLLOUT : 0);
         set[count] = (struct pollfd){.fd = link_fd(entry->link), .events = (short)events};

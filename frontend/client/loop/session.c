@@ -11,10 +11,13 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "chaos/live/live.h"
 #include "core/base/log.h"
 #include "core/base/assert.h"
+#include "core/lineage/record.h"
 
 #define CONNECT_NS 10000000000u
+#define LOCAL_AFTER_NS 5000000000u    // without a worker in the pool, before one is started here, if that is allowed
 enum { TOKEN_PATH_BYTES = 1024 };
 
 // What to connect to ---------------------------------------------------------------------------------------------------------
@@ -122,14 +125,37 @@ static void stats_close(struct client *client)
     sum->leaf_bytes_out += now.leaf_bytes_out;
     sum->resubmissions += now.resubmissions;
     sum->links_lost += now.links_lost;
+    sum->recoveries += now.recoveries;
+    sum->replayed += now.replayed;
+    sum->recovery_ns += now.recovery_ns;
+    sum->nondeterminism += now.nondeterminism;
+    sum->resumed += now.resumed;
     sum->bind_ns += now.bind_ns;
     sum->execute_ns += now.execute_ns;
     client->closed_bytes.bytes_in += bytes.bytes_in;
     client->closed_bytes.bytes_out += bytes.bytes_out;
 }
 
+// For `djinn chaos`: a program that was started with DJINN_CHAOS=1 can be broken on purpose. It runs also if it cannot be.
+static void listen_for_chaos(void)
+{
+    const char *asked = getenv("DJINN_CHAOS"), *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    char folder[TOKEN_PATH_BYTES], name[32];
+    struct fault fault = {0};
+    if (asked == NULL || strcmp(asked, "1") != 0)
+        return;
+    if (state != NULL && state[0] == '/')
+        snprintf(folder, sizeof folder, "%.900s/djinn", state);
+    else
+        snprintf(folder, sizeof folder, "%.900s/.local/state/djinn", home != NULL ? home : "/root");
+    snprintf(name, sizeof name, "client-%d", getpid());
+    if (live_listen(folder, name, LIVE_CLIENT, &fault) != DJ_OK)
+        log_write(LOG_WARN, "chaos", "%s", fault.text);
+}
+
 static void tear_down(struct client *client)
 {
+    live_end();
     client_quiesce(client);
     if (client->protocol != NULL)
         stats_close(client);
@@ -138,7 +164,71 @@ static void tear_down(struct client *client)
     client->protocol = NULL;
     client->loop = NULL;
     client->is_closing = false;
+    embedded_stop(&client->local.child);
     embedded_stop(&client->embedded);
+}
+
+static enum dj_error policy_of(const struct dj_config *config, struct protocol_config *ret, struct fault *fault)
+{
+    static const char *const names[LINEAGE_POLICIES] = {"checkpoint", "replicate", "recompute"};
+    const char *wanted = config->recovery == NULL || config->recovery[0] == '\0' ? names[0] : config->recovery;
+    uint8_t policy = 0;
+    while (policy < LINEAGE_POLICIES && strcmp(names[policy], wanted) != 0)
+        policy++;
+    if (policy == LINEAGE_POLICIES)
+        return fault_set(fault, DJ_E_INVALID, "recovery is \"checkpoint\", \"replicate\" or \"recompute\", not \"%.40s\"", wanted);
+    ret->recovery = policy;
+    ret->replay_limit_ns = config->replay_limit_ns;
+    ret->recovery_timeout_ns = config->recovery_timeout_ns != 0 ? config->recovery_timeout_ns : PROTOCOL_RECOVERY_NS;
+    ret->allows_close = config->allows_close != 0;
+    ret->pid = (uint32_t)getpid();
+    return DJ_OK;
+}
+
+static void say(const char *line)
+{
+    const char *quiet = getenv("DJINN_QUIET");
+    if (quiet == NULL || strcmp(quiet, "0") == 0)
+        (void)!write(STDERR_FILENO, line, strlen(line));
+}
+
+void client_mind_pool(struct client *client, uint64_t now_ns)
+{
+    struct local *local = &client->local;
+    char line[512];
+    struct fault fault = {0};
+    if (protocol_has_worker(client->protocol))
+        local->missing_ns = 0;
+    else if (local->missing_ns == 0)
+        local->missing_ns = now_ns;
+    if (local->child.pid != 0 || local->has_failed || local->missing_ns == 0 || now_ns - local->missing_ns < LOCAL_AFTER_NS)
+        return;
+    const char *program = local->program[0] == '\0' ? NULL : local->program;
+    const char *head = strncmp(client->address, "tcp://", 6) == 0 ? client->address + 6 : client->address;
+    local->has_failed = embedded_start_worker(program, head, local->token, local->threads, &local->child, &fault) != DJ_OK;
+    if (local->has_failed)
+        snprintf(line, sizeof line, "djinn: the pool has no worker, and none can be started here: %.300s\n", fault.text);
+    else
+        snprintf(line, sizeof line, "djinn: the pool has no worker; one was started on this machine, with process number %d\n",
+                 (int)local->child.pid);
+    say(line);
+}
+
+// Recoveries, for people: a pause has its reason.
+void client_say_recovered(void *self, const struct protocol_recovery *recovery)
+{
+    char line[256];
+    (void)self;
+    double took_s = (double)recovery->took_ns / 1e9, cost_s = (double)recovery->cost_ns / 1e9;
+    if (recovery->was_lost)
+        snprintf(line, sizeof line, "djinn: worker %s was lost; %u executions (%.1f s) were replayed on %s in %.1f s\n", recovery->from,
+                 recovery->executions, cost_s, recovery->to, took_s);
+    else if (recovery->executions > 0)
+        snprintf(line, sizeof line, "djinn: values were missing on %s; %u executions (%.1f s) were replayed in %.1f s\n", recovery->to,
+                 recovery->executions, cost_s, took_s);
+    else
+        return;
+    say(line);
 }
 
 static enum dj_error open_session(struct client *client, const struct dj_config *config, struct fault *fault)
@@ -155,6 +245,13 @@ static enum dj_error open_session(struct client *client, const struct dj_config 
     snprintf(protocol.tenant, sizeof protocol.tenant, "%s", config->tenant != NULL ? config->tenant : "default");
     snprintf(protocol.name, sizeof protocol.name, "%s", config->session != NULL ? config->session : "");
     host_name(protocol.host);
+    error = policy_of(config, &protocol, fault);
+    if (error != DJ_OK)
+        return error;
+    client->local = (struct local){.threads = config->embedded_threads, .token = protocol.token};
+    snprintf(client->local.program, sizeof client->local.program, "%s", config->program != NULL ? config->program : "");
+    client->local.is_allowed = protocol.waits_for_worker = config->allows_local != 0 && !client->is_embedded;
+    client->recovery_timeout_ns = protocol.recovery_timeout_ns;
     if (!random_fill(&protocol.incarnation, sizeof protocol.incarnation))
         return fault_set(fault, DJ_E_SYSTEM, "the system gives no random bytes: %s", strerror(errno));
     error = loop_make(&client->lock, client_handle, client, &client->loop);
@@ -163,8 +260,9 @@ static enum dj_error open_session(struct client *client, const struct dj_config 
     if (error != DJ_OK)
         return fault_set(fault, error, "no memory to open a session");
     snprintf(client->address, sizeof client->address, "%s", protocol.head);
+    listen_for_chaos();
     protocol_start(client->protocol, loop_now_ns());
-    error = client_wait(client, has_settled, NULL, begun_ns + timeout_ns + timeout_ns / 10);
+    error = client_wait(client, has_settled, NULL, begun_ns + 10 * timeout_ns);    // the protocol's own comes first
     if (error != DJ_OK)
         return fault_set(fault, error, "connecting to the head at %s: %s", protocol.head, dj_error_text(error));
     struct fault cause = {0};
@@ -233,13 +331,19 @@ static bool has_finished(struct client *client, void *context)
     return client->protocol == NULL || protocol_is_idle(client->protocol);
 }
 
+static bool is_durable(struct client *client, void *context)
+{
+    (void)context;
+    return client->protocol == NULL || protocol_is_durable(client->protocol);
+}
+
 static bool has_drained(struct client *client, void *context)
 {
     (void)context;
     return client->loop == NULL || loop_is_drained(client->loop);
 }
 
-void client_disconnect(struct client *client, enum dj_error error, const char *text, uint64_t linger_ns)
+void client_disconnect(struct client *client, enum dj_error error, const char *text, uint64_t linger_ns, bool keep)
 {
     if (client->state != CLIENT_ON)
         return;
@@ -250,7 +354,12 @@ void client_disconnect(struct client *client, enum dj_error error, const char *t
     if (client->state != CLIENT_ON)
         return;                           // another thread was faster
     client->state = CLIENT_CONNECTING;    // keeps others out while the lock is let go below
-    protocol_close(client->protocol);
+    if (keep) {    // after the good-bye the head hears nothing more of it
+        protocol_tell(client->protocol, loop_now_ns());
+        if (client_wait(client, is_durable, NULL, loop_now_ns() + linger_ns / 2) != DJ_OK)
+            log_write(LOG_DEBUG, "client", "not everything was durable at the end");
+    }
+    protocol_close(client->protocol, keep);
     if (client_wait(client, has_drained, NULL, loop_now_ns() + linger_ns / 10) != DJ_OK)
         log_write(LOG_DEBUG, "client", "not all messages left before the end");
     client->must_stop = true;

@@ -43,14 +43,6 @@ void head_up(struct protocol *protocol)
     send_message(protocol, protocol->head_link, WIRE_HELLO, wire_hello_encode(&hello));
 }
 
-static void question_answer(struct protocol *protocol, struct question *question, enum dj_error error, const char *text,
-                            const void *data, size_t bytes)
-{
-    list_remove(&question->node);
-    protocol->port.told(protocol->port.self, question->tag, error, text, data, bytes);
-    free(question);
-}
-
 static void say_unreachable(const struct protocol *protocol, enum dj_error error, char text[PROTOCOL_TEXT_MAX])
 {
     const char *address = protocol->config.head + (strncmp(protocol->config.head, "tcp://", 6) == 0 ? 6 : 0);
@@ -64,23 +56,40 @@ static void say_unreachable(const struct protocol *protocol, enum dj_error error
                  address, dj_error_text(error));
 }
 
-// Who waits for the head hears that it cannot be reached; places that were not granted yet are lost.
+// Who asked the head hears that it cannot be reached. Places wait for it.
 static void head_unreachable(struct protocol *protocol, enum dj_error error)
 {
     char text[PROTOCOL_TEXT_MAX];
     say_unreachable(protocol, error, text);
-    list_each (node, &protocol->questions)
-        question_answer(protocol, list_entry(node, struct question, node), DJ_E_NO_HEAD, text, NULL, 0);
-    list_each (node, &protocol->peers) {
-        struct peer *peer = list_entry(node, struct peer, node);
-        if (peer->state == PEER_ASKED)
-            peer_lose(protocol, peer, DJ_E_NO_HEAD, "%s", text);
-    }
+    questions_fail(protocol, DJ_E_NO_HEAD, text);
+}
+
+void head_fenced(struct protocol *protocol, enum dj_error error, const char *text)
+{
+    char said[PROTOCOL_TEXT_MAX];
+    if (protocol->is_fenced)
+        return;
+    protocol->is_fenced = true;
+    snprintf(said, sizeof said, "another client took session %s over: %s",
+             protocol->config.name[0] == '\0' ? "(unnamed)" : protocol->config.name, text);
+    fail_session(protocol, error, said);
+    fault_set(&protocol->fault, error, "%s", said);
+    if (protocol->head_link != 0)
+        protocol->port.link_close(protocol->port.self, protocol->head_link);
+    protocol->head = HEAD_CLOSED;
+    protocol->head_link = protocol->head_request = protocol->head_retry_ns = 0;
+    questions_fail(protocol, error, said);
+    list_each (node, &protocol->peers)
+        peer_lose(protocol, list_entry(node, struct peer, node), error, "%s", said);
 }
 
 void head_down(struct protocol *protocol, uint64_t now_ns, enum dj_error error)
 {
     bool was_up = protocol->head > HEAD_DIALLING;
+    if (protocol->is_fenced)
+        return;
+    recover_head_down(protocol);
+    questions_resend(protocol);
     protocol->head = HEAD_CLOSED;
     protocol->head_link = protocol->head_request = 0;
     protocol->stats.links_lost += was_up;
@@ -116,7 +125,14 @@ static void open_session(struct protocol *protocol, int64_t device)
     protocol->head = HEAD_OPENING;
     protocol->session_request = ++protocol->next_request;
     struct wire_session_open message = {
-        .request = protocol->session_request, .incarnation = protocol->config.incarnation, .device_index = device};
+        .request = protocol->session_request,
+        .incarnation = protocol->config.incarnation,
+        .device_index = device,
+        .pid = protocol->config.pid,
+        .recovery = protocol->config.recovery,
+        .replay_limit_ns = protocol->config.replay_limit_ns,
+        .allows_close = protocol->config.allows_close};
+    snprintf(message.host, sizeof message.host, "%s", protocol->config.host);
     if (protocol->is_resuming) {
         message.session = protocol->session;
         message.epoch = protocol->epoch;
@@ -132,56 +148,25 @@ static void send_waiting(struct protocol *protocol)
         return;
     list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
-        if (peer->state != PEER_ASKED || peer->grant_request != 0)
+        if (peer->state != PEER_ASKED || peer->grant_request != 0 || peer->ask_at_ns > protocol->now_ns)
             continue;
+        bool had_one = peer->incarnation != 0;
         peer->grant_request = ++protocol->next_request;
-        struct wire_grant_ask message = {
-            .request = peer->grant_request, .session = protocol->session, .epoch = protocol->epoch, .device_index = peer->device};
+        struct wire_grant_ask message = {.request = peer->grant_request,
+                                         .session = protocol->session,
+                                         .epoch = protocol->epoch,
+                                         .device_index = had_one ? DEVICE_OF_CHOICE : peer->device,
+                                         .numerics = had_one ? peer->numerics : 0,
+                                         .avoid = peer->incarnation};
         send_message(protocol, protocol->head_link, WIRE_GRANT_ASK, wire_grant_ask_encode(&message));
     }
 }
 
-static void send_questions(struct protocol *protocol)
+void head_ask_grant(struct protocol *protocol, uint64_t now_ns)
 {
-    if (protocol->head < HEAD_OPENING)
-        return;
-    list_each (node, &protocol->questions) {
-        struct question *question = list_entry(node, struct question, node);
-        if (question->is_sent)
-            continue;
-        question->is_sent = true;
-        struct wire_ask message = {.request = question->request};
-        memcpy(message.verb, question->verb, sizeof message.verb);
-        memcpy(message.argument, question->argument, sizeof message.argument);
-        send_message(protocol, protocol->head_link, WIRE_ASK, wire_ask_encode(&message));
-    }
-}
-
-void head_ask_grant(struct protocol *protocol, uint64_t now_ns, struct peer *peer)
-{
-    (void)peer;
-    if (protocol->head == HEAD_CLOSED)
+    if (protocol->head == HEAD_CLOSED && protocol->head_tries == 0 && !protocol->is_fenced)
         head_dial(protocol, now_ns);
     send_waiting(protocol);
-}
-
-void protocol_ask(struct protocol *protocol, uint64_t now_ns, const char *verb, const char *argument, void *tag)
-{
-    struct question *question = calloc(1, sizeof *question);
-    if (question == NULL || strlen(verb) >= sizeof question->verb || strlen(argument) >= sizeof question->argument) {
-        free(question);
-        protocol->port.told(protocol->port.self, tag, question == NULL ? DJ_E_NO_MEMORY : DJ_E_INVALID,
-                            "the question is too long", NULL, 0);
-        return;
-    }
-    question->request = ++protocol->next_request;
-    question->tag = tag;
-    snprintf(question->verb, sizeof question->verb, "%s", verb);
-    snprintf(question->argument, sizeof question->argument, "%s", argument);
-    list_push(&protocol->questions, &question->node);
-    if (protocol->head == HEAD_CLOSED)
-        head_dial(protocol, now_ns);
-    send_questions(protocol);
 }
 
 // Hearing ------------------------------------------------------------------------------------------------------------------
@@ -196,121 +181,154 @@ static struct peer *peer_of_request(const struct protocol *protocol, uint64_t re
     return NULL;
 }
 
+void session_ready(struct protocol *protocol)
+{
+    if (protocol->state == PROTOCOL_OPENING && !resume_is_loading(protocol))
+        protocol->state = PROTOCOL_READY;
+}
+
+// The session is open, for the first time or on a new link of the head.
+static struct peer *opened(struct protocol *protocol, const struct wire_session_grant *message)
+{
+    struct peer *peer = NULL;
+    protocol->head = HEAD_READY;
+    protocol->session = message->session;
+    protocol->epoch = message->epoch;
+    journal_reset(protocol);
+    list_each (node, &protocol->peers) {
+        struct peer *waiting = list_entry(node, struct peer, node);
+        if (peer == NULL && waiting->state == PEER_ASKED && message->grants_count > 0)
+            peer = waiting;    // the session was opened for its sake
+    }
+    if (protocol->state == PROTOCOL_OPENING && protocol->eras == 0)
+        resume_begin(protocol, message->journalled);
+    else
+        resume_ask(protocol);    // the page that the last link did not bring
+    session_ready(protocol);
+    return peer;
+}
+
 static void granted(struct protocol *protocol, uint64_t now_ns, const struct wire_session_grant *message)
 {
     bool is_session = message->request == protocol->session_request && protocol->head == HEAD_OPENING;
     if (message->grants_count == 0 && !is_session)
         return;
     protocol->pool_devices = message->pool_devices;
+    if (message->grants_count > 0)
+        protocol->is_without_worker = false;
     if (message->generation > protocol->generation)
         protocol->generation = message->generation;
-    struct peer *peer;
-    if (is_session) {
-        protocol->head = HEAD_READY;
-        protocol->session = message->session;
-        protocol->epoch = message->epoch;
-        peer = NULL;
-        list_each (node, &protocol->peers) {
-            struct peer *waiting = list_entry(node, struct peer, node);
-            if (peer == NULL && waiting->state == PEER_ASKED && message->grants_count > 0)
-                peer = waiting;    // the session was opened for its sake
-        }
-        if (protocol->state == PROTOCOL_OPENING)
-            protocol->state = PROTOCOL_READY;
-    } else {
-        peer = peer_of_request(protocol, message->request);
-    }
+    struct peer *peer = is_session ? opened(protocol, message) : peer_of_request(protocol, message->request);
     if (peer != NULL)
         peer_granted(protocol, now_ns, peer, &message->grants[0]);
     send_waiting(protocol);
-    send_questions(protocol);
+    questions_send(protocol);
+    if (!is_session)
+        return;
+    list_each (node, &protocol->peers) {
+        struct peer *waiting = list_entry(node, struct peer, node);
+        if (waiting->state == PEER_ASKED || waiting->state == PEER_RECOVERING)
+            journal_place(protocol, waiting);
+        recover_ask(protocol, waiting);
+        if (waiting->state == PEER_READY && recover_has_steps(waiting))
+            stream_send(protocol, waiting);    // it may have waited for the head to say where a value is
+    }
 }
 
-// The device that a place waits for; DEVICE_NONE when none does.
-static int64_t device_waited_for(const struct protocol *protocol)
+// No worker now: a place that can wait asks again.
+static bool asks_again(uint64_t now_ns, struct peer *peer, enum dj_error error)
 {
-    list_each (node, &protocol->peers) {
-        const struct peer *peer = list_entry(node, struct peer, node);
-        if (peer->state == PEER_ASKED)
-            return peer->device;
-    }
-    return DEVICE_NONE;
+    if (dj_error_retry(error) != ERROR_RETRY_later)
+        return false;
+    peer->grant_request = 0;
+    peer->ask_at_ns = later(now_ns, PROTOCOL_ASK_AGAIN_NS);
+    return true;
+}
+
+static void close_head(struct protocol *protocol, uint64_t now_ns)
+{
+    if (protocol->head_link != 0)
+        protocol->port.link_close(protocol->port.self, protocol->head_link);
+    protocol->head = HEAD_CLOSED;
+    protocol->head_link = 0;
+    recover_head_down(protocol);
+    questions_resend(protocol);
+    protocol->head_retry_ns = later(now_ns, protocol->state == PROTOCOL_OPENING ? HEAD_RETRY_NS : PROTOCOL_ASK_AGAIN_NS);
 }
 
 static void refused(struct protocol *protocol, uint64_t now_ns, const struct wire_failed *message)
 {
     enum dj_error error = (enum dj_error)message->error;
     struct peer *peer = peer_of_request(protocol, message->request);
-    list_each (node, &protocol->questions) {
-        struct question *question = list_entry(node, struct question, node);
-        if (question->request == message->request) {
-            question_answer(protocol, question, error, message->text, NULL, 0);
-            return;
-        }
-    }
-    if (peer != NULL) {
-        peer_lose(protocol, peer, error, "%s", message->text);
+    bool is_session = protocol->head == HEAD_OPENING && message->request == protocol->session_request;
+    protocol->is_without_worker = protocol->is_without_worker || error == DJ_E_NO_WORKER;
+    bool is_fence = error == DJ_E_EPOCH_FENCED && (message->request == 0 || is_session || peer != NULL);
+    if (is_fence && protocol->state != PROTOCOL_OPENING) {
+        head_fenced(protocol, error, message->text);
         return;
     }
-    bool is_ours = message->request == 0 || (protocol->head == HEAD_OPENING && message->request == protocol->session_request);
-    if (!is_ours)
+    if (question_answered(protocol, message->request, error, message->text, NULL, 0) ||
+        recover_refused(protocol, message->request, error, message->text) || resume_refused(protocol, message->request))
+        return;
+    if (peer != NULL) {
+        if (!asks_again(now_ns, peer, error))
+            peer_lose(protocol, peer, error, "%s", message->text);
+        return;
+    }
+    if (message->request != 0 && !is_session)
         return;
     if (error == DJ_E_SESSION_UNKNOWN && protocol->is_resuming) {
         protocol->is_resuming = false;
-        open_session(protocol, device_waited_for(protocol));
+        open_session(protocol, DEVICE_NONE);
         return;
     }
-    bool may_come = error == DJ_E_NO_WORKER && now_ns < protocol->deadline_ns &&
-                    (protocol->config.is_embedded || now_ns - protocol->started_ns < PROTOCOL_NO_WORKER_NS);
+    bool may_come = dj_error_retry(error) == ERROR_RETRY_later && now_ns < protocol->deadline_ns &&
+                    (error != DJ_E_NO_WORKER || protocol->config.is_embedded || protocol->config.waits_for_worker ||
+                     now_ns - protocol->started_ns < PROTOCOL_NO_WORKER_NS);
     if (protocol->state == PROTOCOL_OPENING && !may_come) {
         fail_session(protocol, error, message->text);
         return;
     }
     // The head has no name for the session that it refused; a new link asks again.
-    if (protocol->head_link != 0)
-        protocol->port.link_close(protocol->port.self, protocol->head_link);
-    protocol->head = HEAD_CLOSED;
-    protocol->head_link = 0;
-    if (protocol->state == PROTOCOL_OPENING) {
-        protocol->head_retry_ns = later(now_ns, HEAD_RETRY_NS);
-        return;
-    }
-    list_each (node, &protocol->peers) {
-        struct peer *waiting = list_entry(node, struct peer, node);
-        if (waiting->state == PEER_ASKED)
-            peer_lose(protocol, waiting, error, "%s", message->text);
-    }
+    close_head(protocol, now_ns);
 }
 
-static void worker_gone(struct protocol *protocol, const struct wire_worker_gone *message)
+static void worker_gone(struct protocol *protocol, uint64_t now_ns, const struct wire_worker_gone *message)
 {
     list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
         if (peer->state != PEER_ASKED && peer->grant.worker == message->worker && peer->grant.incarnation == message->incarnation)
-            peer_lose(protocol, peer, DJ_E_WORKER_LOST, "worker %s died", peer->grant.name);
+            peer_lost(protocol, now_ns, peer, "worker %s died", peer->grant.name);
     }
 }
 
-static void durable(struct protocol *protocol, const struct wire_watermark *message)
+static void recorded(struct protocol *protocol, uint64_t counter)
 {
-    list_each (node, &protocol->peers) {
-        struct peer *peer = list_entry(node, struct peer, node);
-        if (peer->state == PEER_ASKED || peer->grant.incarnation != message->incarnation || peer->session != message->session ||
-            peer->epoch != message->epoch || peer->watermark >= message->counter)
-            continue;
-        peer->watermark = message->counter;
-        stream_durable(protocol, peer, message->counter);
-    }
-}
-
-static void told(struct protocol *protocol, const struct wire_told *message)
-{
-    list_each (node, &protocol->questions) {
-        struct question *question = list_entry(node, struct question, node);
-        if (question->request == message->request) {
-            question_answer(protocol, question, DJ_OK, "", message->data, message->data_bytes);
+    list_each (p, &protocol->peers) {
+        struct peer *peer = list_entry(p, struct peer, node);
+        list_each (node, &peer->flights) {
+            struct flight *flight = list_entry(node, struct flight, node);
+            if (flight->counter > counter)
+                break;
+            if (flight->counter < counter || flight->is_step)
+                continue;
+            flight->is_recorded = true;
+            flight_settle(protocol, peer, flight);
             return;
         }
+    }
+}
+
+// Exactly these: records of two streams at one worker, or of one that waited for another's, become durable in no common order.
+static void durable(struct protocol *protocol, const struct wire_watermark *message)
+{
+    struct reader reader = reader_make(message->counters, message->counters_bytes);
+    if (message->session != protocol->session)
+        return;
+    for (uint64_t counter = 0; reader_left(&reader) > 0;) {
+        counter += read_var(&reader);
+        if (reader.error == DJ_OK)
+            recorded(protocol, counter);
     }
 }
 
@@ -320,8 +338,8 @@ static void welcome(struct protocol *protocol)
         return;
     protocol->head_tries = 0;
     protocol->is_resuming = protocol->state != PROTOCOL_OPENING;
-    open_session(protocol, protocol->is_resuming ? device_waited_for(protocol) : DEVICE_OF_CHOICE);
-    send_questions(protocol);
+    open_session(protocol, protocol->is_resuming ? DEVICE_NONE : DEVICE_OF_CHOICE);
+    questions_send(protocol);
 }
 
 #define HANDLE(NAME, name, call) \
@@ -334,7 +352,7 @@ static void welcome(struct protocol *protocol)
         break; \
     }
 
-static enum dj_error handle(struct protocol *protocol, uint64_t now_ns, uint16_t kind, const struct blob *body)
+static enum dj_error handle(struct protocol *protocol, uint64_t now_ns, uint16_t kind, struct blob *body)
 {
     enum dj_error error = DJ_OK;
     switch (kind) {
@@ -342,8 +360,17 @@ static enum dj_error handle(struct protocol *protocol, uint64_t now_ns, uint16_t
         HANDLE(SESSION_GRANT, session_grant, granted(protocol, now_ns, &message))
         HANDLE(FAILED, failed, refused(protocol, now_ns, &message))
         HANDLE(WATERMARK, watermark, durable(protocol, &message))
-        HANDLE(WORKER_GONE, worker_gone, worker_gone(protocol, &message))
-        HANDLE(TOLD, told, told(protocol, &message))
+        HANDLE(WORKER_GONE, worker_gone, worker_gone(protocol, now_ns, &message))
+        HANDLE(TOLD, told,
+               (void)question_answered(protocol, message.request, DJ_OK, "", message.data, message.data_bytes))
+        HANDLE(TAG, tag,
+               (void)question_answered(protocol, message.request, DJ_OK, "", message.record, message.record_bytes))
+        HANDLE(RECOVERY, recovery, recover_said(protocol, &message, body))
+        HANDLE(LEAF_NEED, leaf_need, leaves_send(protocol, protocol->head_link, &message))
+        HANDLE(LEAF_OK, leaf_ok, leaves_arrived(protocol, &message))
+        HANDLE(JOURNAL_OK, journal_ok, journal_acknowledged(protocol, message.last))
+        HANDLE(JOURNAL_PART, journal_part, resume_part(protocol, &message, body))
+        HANDLE(LOCATED, located, recover_located(protocol, &message))
         HANDLE(PING, ping,
                send_message(protocol, protocol->head_link, WIRE_PONG,
                             wire_pong_encode(&(struct wire_pong){.number = message.number})))
@@ -352,7 +379,7 @@ static enum dj_error handle(struct protocol *protocol, uint64_t now_ns, uint16_t
     return error;
 }
 
-void head_message(struct protocol *protocol, uint64_t now_ns, uint16_t kind, const struct blob *body)
+void head_message(struct protocol *protocol, uint64_t now_ns, uint16_t kind, struct blob *body)
 {
     enum dj_error error = handle(protocol, now_ns, kind, body);
     arena_reset(protocol->arena);

@@ -87,6 +87,30 @@ enum dj_error leaf_of(struct leaf_table *table, const void *data, uint64_t bytes
     return DJ_OK;
 }
 
+enum dj_error leaf_named(struct leaf_table *table, struct hash128 content, uint64_t bytes, struct leaf **ret)
+{
+    struct leaf *leaf = map_get(table->by_content, content);
+    if (leaf != NULL && leaf->bytes != bytes)
+        return DJ_E_MALFORMED;
+    if (leaf != NULL) {
+        leaf->is_durable = true;
+        *ret = leaf_hold(leaf);
+        return DJ_OK;
+    }
+    leaf = calloc(1, sizeof *leaf);
+    if (leaf == NULL)
+        return DJ_E_NO_MEMORY;
+    *leaf = (struct leaf){.holders = 1, .content = content, .bytes = bytes, .table = table, .is_durable = true};
+    enum dj_error error = map_put(table->by_content, content, leaf);
+    if (error != DJ_OK) {
+        free(leaf);
+        return error;
+    }
+    table->stats.leaves++;
+    *ret = leaf;
+    return DJ_OK;
+}
+
 struct leaf *leaf_hold(struct leaf *leaf)
 {
     leaf->holders++;

@@ -36,6 +36,8 @@ DJ_MUST_USE enum dj_error leaf_table_make(struct leaf_table **ret);
 void leaf_table_free(struct leaf_table *table);    // every leaf must have been dropped; NULL is allowed
 // The leaf with these bytes, held once more for the caller: found, or a copy of them. DJ_E_NO_MEMORY, DJ_E_LIMIT.
 DJ_MUST_USE enum dj_error leaf_of(struct leaf_table *table, const void *data, uint64_t bytes, struct leaf **ret);
+// The leaf of that name, whose bytes the store has and this process may lack; held once more.
+DJ_MUST_USE enum dj_error leaf_named(struct leaf_table *table, struct hash128 content, uint64_t bytes, struct leaf **ret);
 struct leaf *leaf_find(struct leaf_table *table, struct hash128 content);    // not held; NULL: none
 struct leaf *leaf_hold(struct leaf *leaf);
 void leaf_drop(struct leaf *leaf);    // NULL is allowed

@@ -17,11 +17,19 @@ enum dj_error protocol_make(const struct protocol_config *config, const struct p
     if (protocol == NULL)
         return DJ_E_NO_MEMORY;
     enum dj_error error = arena_make(DECODE_CHUNK_BYTES, DECODE_BYTES_MAX, &protocol->arena);
+    if (error == DJ_OK)
+        error = map_make(STEP_PLANS_MAX, &protocol->step_plans);
+    if (error == DJ_OK)
+        error = record_scratch_make(&protocol->scratch);
     if (error != DJ_OK) {
+        map_free(protocol->step_plans);
+        arena_free(protocol->arena);
         free(protocol);
         return error;
     }
     protocol->config = *config;
+    if (config->recovery_timeout_ns == 0)
+        protocol->config.recovery_timeout_ns = PROTOCOL_RECOVERY_NS;
     protocol->port = *port;
     protocol->delta = writer_make(DELTA_BYTES_MAX);
     protocol->numbers = writer_make(NUMBERS_BYTES_MAX);
@@ -39,16 +47,14 @@ void protocol_free(struct protocol *protocol)
         return;
     list_each (node, &protocol->peers)
         peer_free(protocol, list_entry(node, struct peer, node));
-    list_each (node, &protocol->fetches) {
-        struct fetch *fetch = list_entry(node, struct fetch, node);
-        protocol->port.fetched(protocol->port.self, fetch->tag, DJ_E_CLOSED, dj_error_text(DJ_E_CLOSED), NULL, 0);
-        free(fetch);
-    }
-    list_each (node, &protocol->questions) {
-        struct question *question = list_entry(node, struct question, node);
-        protocol->port.told(protocol->port.self, question->tag, DJ_E_CLOSED, dj_error_text(DJ_E_CLOSED), NULL, 0);
-        free(question);
-    }
+    while (!list_is_empty(&protocol->fetches))
+        fetches_lose(protocol, list_entry(protocol->fetches.next, struct fetch, node)->place, DJ_E_CLOSED,
+                     dj_error_text(DJ_E_CLOSED));
+    questions_fail(protocol, DJ_E_CLOSED, dj_error_text(DJ_E_CLOSED));
+    resume_free(protocol);
+    step_plans_free(protocol);
+    map_free(protocol->journal_plans);
+    record_scratch_free(&protocol->scratch);
     writer_free(&protocol->delta);
     writer_free(&protocol->numbers);
     arena_free(protocol->arena);
@@ -57,7 +63,7 @@ void protocol_free(struct protocol *protocol)
 
 void protocol_start(struct protocol *protocol, uint64_t now_ns)
 {
-    protocol->started_ns = now_ns;
+    protocol->started_ns = protocol->now_ns = now_ns;
     protocol->deadline_ns = later(now_ns, protocol->config.timeout_ns);
     // The session's first place: the head chooses its device as it opens the session.
     struct peer *home = peer_make(protocol, now_ns, -1);
@@ -135,6 +141,7 @@ static void received(struct protocol *protocol, uint64_t now_ns, uint64_t link, 
 
 void protocol_event(struct protocol *protocol, uint64_t now_ns, const struct io_event *event)
 {
+    protocol->now_ns = now_ns;
     switch (event->kind) {
     case IO_LINK_UP: link_up(protocol, event->link_up.link, event->link_up.request); break;
     case IO_LINK_DOWN:
@@ -151,18 +158,24 @@ void protocol_event(struct protocol *protocol, uint64_t now_ns, const struct io_
 
 void protocol_tick(struct protocol *protocol, uint64_t now_ns)
 {
+    protocol->now_ns = now_ns;
+    resume_tick(protocol);
     head_tick(protocol, now_ns);
     list_each (node, &protocol->peers)
         peer_tick(protocol, now_ns, list_entry(node, struct peer, node));
+    journal_tick(protocol);
 }
 
 uint64_t protocol_deadline_ns(const struct protocol *protocol)
 {
-    uint64_t at = protocol->state == PROTOCOL_OPENING ? protocol->deadline_ns : UINT64_MAX;
+    uint64_t at = protocol->state == PROTOCOL_OPENING ? protocol->deadline_ns : UINT64_MAX, tell_ns = journal_deadline_ns(protocol);
+    if (resume_has_outcomes(protocol))
+        return 0;
+    at = tell_ns < at ? tell_ns : at;
     if (protocol->head == HEAD_CLOSED && protocol->head_retry_ns != 0 && protocol->head_retry_ns < at)
         at = protocol->head_retry_ns;
     list_each (node, &protocol->peers) {
-        uint64_t then = peer_deadline_ns(list_entry(node, struct peer, node));
+        uint64_t then = peer_deadline_ns(protocol, list_entry(node, struct peer, node));
         at = then < at ? then : at;
     }
     return at;
@@ -170,7 +183,7 @@ uint64_t protocol_deadline_ns(const struct protocol *protocol)
 
 enum protocol_state protocol_state(const struct protocol *protocol, struct fault *fault)
 {
-    if (protocol->state == PROTOCOL_FAILED && fault != NULL)
+    if ((protocol->state == PROTOCOL_FAILED || protocol->is_fenced) && fault != NULL)
         *fault = protocol->fault;
     return protocol->state;
 }
@@ -181,15 +194,15 @@ static bool serves(const struct peer *peer, int device)
 {
     if (device < 0)
         return peer->is_home;
-    return peer->state == PEER_ASKED ? peer->device == device : peer->grant.device_index == (uint32_t)device;
+    return peer->device == device;    // it is asked for once; its worker may be another one later
 }
 
 uint32_t protocol_home_device(const struct protocol *protocol)
 {
     for (const struct list *node = protocol->peers.next; node != &protocol->peers; node = node->next) {
         const struct peer *peer = list_entry(node, struct peer, node);
-        if (peer->is_home && peer->state != PEER_GONE && peer->state != PEER_ASKED)
-            return peer->grant.device_index;
+        if (peer->is_home && peer->state != PEER_GONE && peer->device >= 0)
+            return (uint32_t)peer->device;
     }
     return 0;
 }
@@ -201,7 +214,7 @@ uint32_t protocol_place(struct protocol *protocol, uint64_t now_ns, int device)
         if (peer->state != PEER_GONE && serves(peer, device))
             return peer->place;
     }
-    // A lost home: where the session has a place already is as good a choice as the head's, and never a second stream to one worker.
+    // A lost home: where the session has a place already is as good a choice as the head's.
     list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
         if (device < 0 && peer->state != PEER_GONE) {
@@ -209,10 +222,13 @@ uint32_t protocol_place(struct protocol *protocol, uint64_t now_ns, int device)
             return peer->place;
         }
     }
+    protocol->now_ns = now_ns;
     struct peer *peer = peer_make(protocol, now_ns, device < 0 ? -1 : device);
     assert(peer != NULL);    // a kilobyte; without it no place can be named
+    if (protocol->is_fenced)
+        peer_lose(protocol, peer, protocol->fault.code, "%s", protocol->fault.text);
     if (peer->state == PEER_ASKED)
-        head_ask_grant(protocol, now_ns, peer);
+        head_ask_grant(protocol, now_ns);
     return peer->place;
 }
 
@@ -220,19 +236,19 @@ static void add(struct protocol *protocol, uint32_t place, struct flight *flight
 {
     struct peer *peer = peer_at(protocol, place);
     assert(peer != NULL);
-    if (peer->state == PEER_GONE) {
-        stream_add(protocol, peer, flight);
+    flight_add(protocol, peer, flight);
+    if (peer->state == PEER_GONE)
         stream_fail_all(protocol, peer, peer->fault.code, peer->fault.text);
-        return;
-    }
-    stream_add(protocol, peer, flight);
-    stream_send(protocol, peer);
+    else
+        stream_send(protocol, peer);
 }
 
 void protocol_submit(struct protocol *protocol, uint64_t now_ns, const struct submission *submission)
 {
-    (void)now_ns;
-    struct flight *flight = flight_of_submission(submission);
+    protocol->now_ns = now_ns;
+    if (resume_submission(protocol, submission))
+        return;
+    struct flight *flight = flight_of_submission(protocol, submission);
     if (flight == NULL) {
         protocol->port.failed(protocol->port.self, submission->tag, DJ_E_NO_MEMORY, -1,
                               "no memory to keep the submission until it is answered");
@@ -244,55 +260,44 @@ void protocol_submit(struct protocol *protocol, uint64_t now_ns, const struct su
 void protocol_import(struct protocol *protocol, uint64_t now_ns, uint32_t place, uint64_t counter, uint32_t from_place,
                      uint64_t from_counter, uint32_t from_output, void *tag)
 {
-    (void)now_ns;
+    protocol->now_ns = now_ns;
+    if (resume_import(protocol, place, counter, from_counter, from_output, tag))
+        return;
     struct flight *flight = calloc(1, sizeof *flight);
     if (flight == NULL) {
         protocol->port.failed(protocol->port.self, tag, DJ_E_NO_MEMORY, -1, "no memory to ask for a value of another device");
         return;
     }
     *flight = (struct flight){.kind = FLIGHT_IMPORT,
-                              .counter = counter,
+                              .bytes = sizeof *flight,
+                              .counter = wire_counter(protocol, counter),
                               .tag = tag,
                               .from_place = from_place,
-                              .from_counter = from_counter,
+                              .from_counter = wire_counter(protocol, from_counter),
                               .from_output = from_output};
+    struct peer *from = peer_at(protocol, from_place);
+    if (from != NULL)
+        resume_needs_values(protocol, from);
     add(protocol, place, flight);
 }
 
 void protocol_release(struct protocol *protocol, uint32_t place, const struct released *released, uint32_t count)
 {
     struct peer *peer = peer_at(protocol, place);
-    if (peer == NULL || peer->state != PEER_READY)
-        return;    // a lost link: the worker drops them with the session
-    struct writer *writer = &protocol->numbers;
-    writer_reset(writer);
+    if (peer == NULL || peer->state == PEER_GONE)
+        return;    // the worker drops them with the session
+    // What was submitted before goes first; a new worker never has them.
+    bool goes_now = stream_is_caught_up(peer);
+    struct writer *writer = goes_now ? &protocol->numbers : &peer->released;
+    if (goes_now)
+        writer_reset(writer);
     for (uint32_t i = 0; i < count; i++) {
-        write_var(writer, released[i].counter);
+        write_var(writer, wire_counter(protocol, released[i].counter));
         write_var(writer, released[i].output);
     }
     struct wire_release message = {.handles = writer->data, .handles_bytes = (uint32_t)writer->length};
-    if (writer->error == DJ_OK)
+    if (goes_now && writer->error == DJ_OK)
         send_message(protocol, peer->link, WIRE_RELEASE, wire_release_encode(&message));
-}
-
-void protocol_fetch(struct protocol *protocol, uint64_t now_ns, uint32_t place, uint64_t counter, uint32_t output, void *tag)
-{
-    (void)now_ns;
-    struct peer *peer = peer_at(protocol, place);
-    assert(peer != NULL);
-    struct fetch *fetch = calloc(1, sizeof *fetch);
-    if (fetch == NULL || peer->state == PEER_GONE || protocol->fetches_count >= PROTOCOL_FETCHES_MAX) {
-        enum dj_error error = fetch == NULL ? DJ_E_NO_MEMORY : peer->state == PEER_GONE ? peer->fault.code : DJ_E_BUSY;
-        free(fetch);
-        protocol->port.fetched(protocol->port.self, tag, error,
-                               peer->state == PEER_GONE ? peer->fault.text : dj_error_text(error), NULL, 0);
-        return;
-    }
-    *fetch = (struct fetch){
-        .request = ++protocol->next_request, .counter = counter, .place = place, .output = output, .tag = tag};
-    list_push(&protocol->fetches, &fetch->node);
-    protocol->fetches_count++;
-    fetch_send(protocol, peer, fetch);
 }
 
 bool protocol_is_full(const struct protocol *protocol)
@@ -301,26 +306,37 @@ bool protocol_is_full(const struct protocol *protocol)
            protocol->window >= PROTOCOL_WINDOW_MAX || protocol->window_bytes >= PROTOCOL_WINDOW_BYTES_MAX;
 }
 
-bool protocol_is_relinking(const struct protocol *protocol)
+bool protocol_has_worker(const struct protocol *protocol)
 {
-    list_each (node, &protocol->peers) {
-        const struct peer *peer = list_entry(node, struct peer, node);
-        if (peer->state != PEER_GONE && peer->down_since_ns != 0)
-            return true;
-    }
-    return false;
+    return !protocol->is_without_worker;
 }
 
 bool protocol_is_idle(const struct protocol *protocol)
 {
-    return protocol->in_flight == 0;
+    return protocol->in_flight == 0 && !resume_has_outcomes(protocol);
 }
 
-void protocol_close(struct protocol *protocol)
+void protocol_tell(struct protocol *protocol, uint64_t now_ns)
+{
+    protocol->now_ns = now_ns;
+    journal_place(protocol, NULL);
+}
+
+bool protocol_is_durable(const struct protocol *protocol)
+{
+    return protocol->window == 0;
+}
+
+bool protocol_is_resuming(const struct protocol *protocol)
+{
+    return protocol->resume != NULL;
+}
+
+void protocol_close(struct protocol *protocol, bool keep)
 {
     if (protocol->head != HEAD_READY)
         return;
-    struct wire_session_close message = {.session = protocol->session, .epoch = protocol->epoch};
+    struct wire_session_close message = {.session = protocol->session, .epoch = protocol->epoch, .keep = keep};
     send_message(protocol, protocol->head_link, WIRE_SESSION_CLOSE, wire_session_close_encode(&message));
 }
 

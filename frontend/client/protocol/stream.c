@@ -1,5 +1,9 @@
-// Stream: the ordered submissions of one place: encoded when they are sent, kept until they are answered, counted until they are durable.
+// Stream: the ordered submissions of one place, with the steps of its recovery among them: sent in order, given their outcomes, sent again.
+//
+// An execution for which the worker lacks an input is not told to the program: the place drains (nothing more is sent until everything sent
+// has its outcome), then recovers in a new stream, and what failed goes again.
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,351 +12,148 @@
 #include "core/base/planted.h"
 #include "frontend/client/protocol/state.h"
 
-enum { OFFER_LEAVES_MAX = 4096, UNSENT_MAX = 64 };
+enum { UNSENT_MAX = 64, ABSENCES_MAX = 3, IMPORT_ABSENCES_MAX = 100, ANSWER_KEPT_BYTES_MAX = 64 << 10 };
+#define IMPORT_AGAIN_NS 250000000u    // before a value that its worker did not give is asked for again
 
-// Keeping ------------------------------------------------------------------------------------------------------------------
-
-static void *carve(uint8_t **at, const void *from, size_t bytes)
+// The oldest without an outcome; the head of the list when there is none. Those that have one and wait to be durable may be many.
+static struct list *first_undone(struct peer *peer)
 {
-    void *to = *at;
-    if (bytes > 0)
-        memcpy(to, from, bytes);
-    *at += (bytes + 7) & ~(size_t)7;
-    return to;
-}
-
-struct flight *flight_of_submission(const struct submission *from)
-{
-    const struct srg_plan *plan = from->plan;
-    size_t kept = (plan->outputs + 7) / 8, donated = (plan->inputs + 7) / 8;
-    size_t bytes = plan->words * sizeof(int64_t) + kept + donated + from->answers_count * sizeof(uint32_t) +
-                   from->released_count * sizeof(struct released) + from->leaves_count * sizeof(struct leaf *) + 64;
-    struct flight *flight = calloc(1, sizeof *flight);
-    uint8_t *at = malloc(bytes);
-    if (flight == NULL || at == NULL) {
-        free(flight);
-        free(at);
-        return NULL;
-    }
-    *flight = (struct flight){
-        .kind = FLIGHT_EXECUTE,
-        .counter = from->counter,
-        .tag = from->tag,
-        .kept_bytes_total = bytes,
-        .memory = at,
-        .plan = plan_hold(from->plan),
-        .plan_number = from->plan_number,
-        .answers_count = from->answers_count,
-        .released_count = from->released_count,
-        .leaves_count = from->leaves_count,
-    };
-    flight->word = carve(&at, from->word, plan->words * sizeof(int64_t));
-    flight->released = carve(&at, from->released, from->released_count * sizeof(struct released));
-    flight->leaves = carve(&at, from->leaves, from->leaves_count * sizeof(struct leaf *));
-    flight->answers = carve(&at, from->answers, from->answers_count * sizeof(uint32_t));
-    flight->kept = carve(&at, from->kept, kept);
-    flight->donated = carve(&at, from->donated, donated);
-    for (uint32_t i = 0; i < flight->leaves_count; i++)
-        leaf_hold(flight->leaves[i]);
-    return flight;
-}
-
-static void flight_forget(struct flight *flight)
-{
-    for (uint32_t i = 0; i < flight->leaves_count; i++)
-        leaf_drop(flight->leaves[i]);
-    flight->leaves_count = 0;
-    plan_drop(flight->plan);
-    flight->plan = NULL;
-    free(flight->memory);
-    flight->memory = NULL;
-}
-
-void stream_add(struct protocol *protocol, struct peer *peer, struct flight *flight)
-{
-    list_push(&peer->flights, &flight->node);
-    peer->in_flight++;
-    protocol->in_flight++;
-    protocol->in_flight_bytes += flight->kept_bytes_total;
-    protocol->window++;
-    protocol->stats.executions++;
-}
-
-// It has its outcome. What remains, for the count of what is not yet durable, is the encoding.
-static void flight_done(struct protocol *protocol, struct peer *peer, struct flight *flight)
-{
-    assert(flight->state != FLIGHT_DONE);
-    flight->state = FLIGHT_DONE;
-    peer->in_flight--;
-    protocol->in_flight--;
-    protocol->in_flight_bytes -= flight->kept_bytes_total;
-    flight_forget(flight);
-}
-
-static void flight_remove(struct protocol *protocol, struct flight *flight)
-{
-    assert(flight->state == FLIGHT_DONE);
-    list_remove(&flight->node);
-    protocol->window--;
-    if (flight->body != NULL)
-        protocol->window_bytes -= flight->body->bytes;
-    blob_drop(flight->body);
-    free(flight);
-}
-
-static void flight_keep_body(struct protocol *protocol, struct flight *flight, struct blob *body)
-{
-    if (flight->body != NULL)
-        protocol->window_bytes -= flight->body->bytes;
-    blob_drop(flight->body);
-    flight->body = blob_hold(body);
-    protocol->window_bytes += body->bytes;
-}
-
-// Encoding -----------------------------------------------------------------------------------------------------------------
-
-static struct peer_plan *plan_slot(struct peer *peer, uint32_t number)
-{
-    if (number >= peer->plans) {
-        uint32_t count = number + 16;
-        struct peer_plan *grown = realloc(peer->plan, count * sizeof *grown);
-        if (grown == NULL)
-            return NULL;
-        memset(grown + peer->plans, 0, (count - peer->plans) * sizeof *grown);
-        peer->plan = grown;
-        peer->plans = count;
-    }
-    return &peer->plan[number];
-}
-
-static void plan_slot_clear(struct peer_plan *known)
-{
-    history_free(&known->history);
-    free(known->kept);
-    free(known->donated);
-    *known = (struct peer_plan){0};
-}
-
-// Makes sure that this link knows the plan under its number. DJ_E_NO_MEMORY, DJ_E_LIMIT: the plan is too large to be sent.
-static enum dj_error send_plan(struct protocol *protocol, struct peer *peer, const struct flight *flight, struct peer_plan **ret)
-{
-    struct peer_plan *known = plan_slot(peer, flight->plan_number);
-    if (known == NULL)
-        return DJ_E_NO_MEMORY;
-    *ret = known;
-    if (hash128_equal(known->fingerprint, flight->plan->fingerprint))
-        return DJ_OK;
-    plan_slot_clear(known);
-    struct writer writer = writer_make(PLAN_BYTES_MAX);
-    enum dj_error error = plan_encode(flight->plan, &writer);
-    if (error == DJ_OK)
-        error = writer.error;
-    if (error == DJ_OK) {
-        struct wire_plan message = {.index = flight->plan_number,
-                                    .fingerprint = flight->plan->fingerprint,
-                                    .encoded = writer.data,
-                                    .encoded_bytes = (uint32_t)writer.length};
-        struct blob *body = wire_plan_encode(&message);
-        if (body == NULL)
-            error = DJ_E_NO_MEMORY;
-        else
-            send_message(protocol, peer->link, WIRE_PLAN, body);
-    }
-    writer_free(&writer);
-    if (error != DJ_OK)
-        return error;
-    history_init(&known->history, flight->plan->words);
-    known->kept_bytes = (flight->plan->outputs + 7) / 8;
-    known->donated_bytes = (flight->plan->inputs + 7) / 8;
-    known->kept = calloc(1, known->kept_bytes + 1);
-    known->donated = calloc(1, known->donated_bytes + 1);
-    if (known->kept == NULL || known->donated == NULL) {
-        plan_slot_clear(known);
-        return DJ_E_NO_MEMORY;
-    }
-    known->fingerprint = flight->plan->fingerprint;
-    protocol->stats.plans_sent++;
-    return DJ_OK;
-}
-
-// Leaves that the worker was not told about: small ones go inline, others are offered first.
-static uint32_t collect_leaves(struct protocol *protocol, struct peer *peer, const struct flight *flight, struct wire_leaf *small)
-{
-    struct wire_leaf *offer = arena_alloc(protocol->arena, (flight->leaves_count + 1) * sizeof *offer);
-    uint32_t smalls = 0, offers = 0;
-    uint64_t bit = (uint64_t)1 << peer->slot;
-    for (uint32_t i = 0; i < flight->leaves_count; i++) {
-        struct leaf *leaf = flight->leaves[i];
-        if ((leaf->known & bit) != 0)
-            continue;
-        leaf->known |= bit;
-        struct wire_leaf named = {.content = leaf->content, .bytes = leaf->bytes};
-        if (leaf->bytes <= WIRE_INLINE_BYTES && leaf->blob != NULL) {
-            named.data = leaf->blob->data;
-            named.data_bytes = (uint32_t)leaf->bytes;
-            protocol->stats.leaf_bytes_out += leaf->bytes;
-            small[smalls++] = named;
-        } else if (offer != NULL) {
-            offer[offers++] = named;
+    struct list *first = &peer->flights;
+    uint32_t left = peer->undone;
+    for (struct list *node = peer->flights.prev; left > 0; node = node->prev) {
+        assert(node != &peer->flights);
+        if (list_entry(node, struct flight, node)->state != FLIGHT_DONE) {
+            first = node;
+            left--;
         }
     }
-    for (uint32_t at = 0; at < offers; at += OFFER_LEAVES_MAX) {
-        struct wire_leaf_offer message = {.leaves = offer + at,
-                                          .leaves_count = offers - at < OFFER_LEAVES_MAX ? offers - at : OFFER_LEAVES_MAX};
-        send_message(protocol, peer->link, WIRE_LEAF_OFFER, wire_leaf_offer_encode(&message));
-    }
-    return smalls;
+    return first;
 }
 
-static void write_numbers(struct protocol *protocol, const struct flight *flight, struct wire_execute *message)
-{
-    struct writer *writer = &protocol->numbers;
-    writer_reset(writer);
-    for (uint32_t i = 0; i < flight->answers_count; i++)
-        write_var(writer, flight->answers[i]);
-    size_t answers = writer->length;
-    for (uint32_t i = 0; i < flight->released_count; i++) {
-        write_var(writer, flight->counter - flight->released[i].counter);
-        write_var(writer, flight->released[i].output);
-    }
-    message->answers = writer->data;
-    message->answers_bytes = (uint32_t)answers;
-    message->released = writer->data + answers;
-    message->released_bytes = (uint32_t)(writer->length - answers);
-}
+#define each_from(node, from, peer) \
+    for (struct list *node = (from), *node##_next = node->next; node != &(peer)->flights; \
+         node = node##_next, node##_next = node->next)
 
-static enum dj_error send_execute(struct protocol *protocol, struct peer *peer, struct flight *flight)
-{
-    struct peer_plan *known;
-    enum dj_error error = send_plan(protocol, peer, flight, &known);
-    if (error != DJ_OK)
-        return error;
-    struct wire_leaf *small = arena_alloc(protocol->arena, (flight->leaves_count + 1) * sizeof *small);
-    if (small == NULL)
-        return DJ_E_NO_MEMORY;
-    struct wire_execute message = {.counter = flight->counter,
-                                   .plan = flight->plan_number,
-                                   .confirmed = PLANTED(EARLY_CONFIRM) ? flight->counter : peer->confirmed,
-                                   .leaves = small};
-    message.leaves_count = collect_leaves(protocol, peer, flight, small);
-    message.reset = known->history.depth == 0;
-    writer_reset(&protocol->delta);
-    bindings_encode(&known->history, flight->word, &protocol->delta);
-    message.delta = protocol->delta.data;
-    message.delta_bytes = (uint32_t)protocol->delta.length;
-    if (message.reset || memcmp(known->kept, flight->kept, known->kept_bytes) != 0) {
-        message.kept = flight->kept;
-        message.kept_bytes = known->kept_bytes;
-        memcpy(known->kept, flight->kept, known->kept_bytes);
-    }
-    if (message.reset || memcmp(known->donated, flight->donated, known->donated_bytes) != 0) {
-        message.donated = flight->donated;
-        message.donated_bytes = known->donated_bytes;
-        memcpy(known->donated, flight->donated, known->donated_bytes);
-    }
-    write_numbers(protocol, flight, &message);
-    if (protocol->delta.error != DJ_OK || protocol->numbers.error != DJ_OK)
-        return DJ_E_LIMIT;
-    struct blob *body = wire_execute_encode(&message);
-    if (body == NULL)
-        return DJ_E_LIMIT;
-    flight_keep_body(protocol, flight, body);
-    send_message(protocol, peer->link, WIRE_EXECUTE, body);
-    return history_push(&known->history, flight->word);
-}
+// Sending ------------------------------------------------------------------------------------------------------------------
 
-static enum dj_error send_import(struct protocol *protocol, struct peer *peer, struct flight *flight)
-{
-    const struct peer *from = peer_at(protocol, flight->from_place);
-    if (from == NULL || from->state == PEER_GONE)
-        return DJ_E_HANDLE_LOST;
-    struct wire_handle handle = {
-        .session = from->session, .counter = flight->from_counter, .output = flight->from_output};
-    struct wire_location location = {.worker = from->grant.worker, .incarnation = from->grant.incarnation};
-    memcpy(location.address_unix, from->grant.address_unix, sizeof location.address_unix);
-    memcpy(location.address_tcp, from->grant.address_tcp, sizeof location.address_tcp);
-    memcpy(location.host, from->grant.host, sizeof location.host);
-    struct wire_import message = {
-        .counter = flight->counter, .handles = &handle, .handles_count = 1, .locations = &location, .locations_count = 1};
-    struct blob *body = wire_import_encode(&message);
-    if (body == NULL)
-        return DJ_E_NO_MEMORY;
-    flight_keep_body(protocol, flight, body);
-    send_message(protocol, peer->link, WIRE_IMPORT, body);
-    return DJ_OK;
-}
-
-// An import from a place that has no address yet waits, and what comes after it with it.
+// An import from a place whose values are not there yet waits, and what comes after it with it.
 static bool must_wait(const struct protocol *protocol, const struct flight *flight)
 {
-    if (flight->kind != FLIGHT_IMPORT)
+    if (flight->kind != FLIGHT_IMPORT || flight->is_step)
         return false;
     const struct peer *from = peer_at(protocol, flight->from_place);
-    return from != NULL && from->state == PEER_ASKED;
+    return from != NULL && from->state != PEER_GONE && (from->state != PEER_READY || from->is_draining || from->is_behind);
 }
 
 // What could not even be sent: its worker knows nothing of it, so what builds on it gets its error here.
 struct unsent {
-    uint64_t counter;
-    enum dj_error error;
+    uint32_t count;
+    struct {
+        uint64_t counter;
+        enum dj_error error;
+    } of[UNSENT_MAX];
 };
 
-static bool builds_on(const struct flight *flight, const struct unsent *unsent, uint32_t count, enum dj_error *ret)
+static bool builds_on(const struct flight *flight, const struct unsent *unsent, enum dj_error *ret)
 {
-    for (uint32_t i = 0; count > 0 && i < flight->plan->inputs; i++) {
+    for (uint32_t i = 0; unsent->count > 0 && flight->kind == FLIGHT_EXECUTE && i < flight->plan->inputs; i++) {
         uint64_t distance;
         uint32_t output;
         if (flight->plan->input[i].is_leaf)
             continue;
         binding_handle(flight->plan, flight->word, i, &distance, &output);
-        for (uint32_t k = 0; k < count; k++)
-            if (flight->counter - distance == unsent[k].counter) {
-                *ret = unsent[k].error;
+        for (uint32_t k = 0; k < unsent->count; k++)
+            if (flight->counter - distance == unsent->of[k].counter) {
+                *ret = unsent->of[k].error;
                 return true;
             }
     }
     return false;
 }
 
+static void say_unsent(const struct flight *flight, enum dj_error error, char text[PROTOCOL_TEXT_MAX])
+{
+    if (flight->doom == DJ_E_QUARANTINED)
+        snprintf(text, PROTOCOL_TEXT_MAX,
+                 "execution %llu (%u ops) was on the device in %u deaths of its worker, and is not tried again",
+                 (unsigned long long)exec_number(flight->counter), flight->plan == NULL ? 0 : flight->plan->nodes, flight->deaths);
+    else
+        snprintf(text, PROTOCOL_TEXT_MAX, "the submission could not be sent: %s", dj_error_text(error));
+}
+
+static void send_one(struct protocol *protocol, struct peer *peer, struct flight *flight, struct unsent *unsent)
+{
+    enum dj_error cause = DJ_OK;
+    enum dj_error error = flight->doom != DJ_OK                 ? flight->doom
+                          : builds_on(flight, unsent, &cause) ? cause
+                                                               : flight_send(protocol, peer, flight);
+    arena_reset(protocol->arena);
+    if (error == DJ_OK) {
+        flight->state = FLIGHT_SENT;
+        protocol->stats.resubmissions += flight->was_sent && !flight->is_step;
+        flight->was_sent = true;
+        return;
+    }
+    if (unsent->count < UNSENT_MAX)
+        unsent->of[unsent->count++].counter = flight->counter, unsent->of[unsent->count - 1].error = error;
+    if (flight->is_step) {
+        log_write(LOG_WARN, "client", "place=%u a step of its recovery cannot be sent: %s", peer->place, dj_error_name(error));
+        fault_set(&peer->trouble, error, "a step of the recovery could not be sent");
+        peer->is_draining = true;
+        flight_remove(protocol, peer, flight);
+        peer->recovery.steps_out--;
+        return;
+    }
+    char text[PROTOCOL_TEXT_MAX];
+    say_unsent(flight, error, text);
+    flight_done(protocol, peer, flight);
+    protocol->port.failed(protocol->port.self, flight->tag, error, -1, text);
+    flight_remove(protocol, peer, flight);
+}
+
+// What takes its turn behind everything that was submitted before it.
+static void send_behind(struct protocol *protocol, struct peer *peer)
+{
+    if (peer->released.length > 0) {
+        struct wire_release message = {.handles = peer->released.data, .handles_bytes = (uint32_t)peer->released.length};
+        if (peer->released.error == DJ_OK)
+            send_message(protocol, peer->link, WIRE_RELEASE, wire_release_encode(&message));
+        writer_reset(&peer->released);
+    }
+    fetches_send(protocol, peer);
+}
+
 void stream_send(struct protocol *protocol, struct peer *peer)
 {
-    struct unsent unsent[UNSENT_MAX];
-    uint32_t unsent_count = 0;
-    enum dj_error cause = DJ_OK;
-    if (peer->state != PEER_READY)
+    struct unsent unsent = {0};
+    bool waits = false;
+    struct flight *step;
+    if (peer->state != PEER_READY || peer->is_draining || peer->is_behind)
         return;
-    list_each (node, &peer->flights) {
+    each_from (node, first_undone(peer), peer) {
         struct flight *flight = list_entry(node, struct flight, node);
         if (flight->state != FLIGHT_WAITING)
             continue;
-        if (must_wait(protocol, flight))
+        while (!flight->is_step && !peer->is_draining &&
+               (step = recover_next_step(protocol, peer, flight->counter, &waits)) != NULL)
+            send_one(protocol, peer, step, &unsent);
+        if (waits || peer->is_draining || must_wait(protocol, flight))
             return;
-        enum dj_error error = flight->kind == FLIGHT_IMPORT                     ? send_import(protocol, peer, flight)
-                              : builds_on(flight, unsent, unsent_count, &cause) ? cause
-                                                                                : send_execute(protocol, peer, flight);
-        arena_reset(protocol->arena);
-        if (error != DJ_OK) {
-            if (unsent_count < UNSENT_MAX)
-                unsent[unsent_count++] = (struct unsent){.counter = flight->counter, .error = error};
-            flight_done(protocol, peer, flight);
-            protocol->port.failed(protocol->port.self, flight->tag, error, -1, "the submission could not be sent");
-            flight_remove(protocol, flight);
-            continue;
-        }
-        flight->state = FLIGHT_SENT;
-        protocol->stats.resubmissions += flight->was_sent;
-        flight->was_sent = true;
+        send_one(protocol, peer, flight, &unsent);
     }
+    while (!peer->is_draining && (step = recover_next_step(protocol, peer, UINT64_MAX, &waits)) != NULL)
+        send_one(protocol, peer, step, &unsent);
+    if (!waits && !peer->is_draining)
+        send_behind(protocol, peer);
 }
 
 void stream_restart(struct protocol *protocol, struct peer *peer)
 {
-    for (uint32_t i = 0; i < peer->plans; i++)
-        plan_slot_clear(&peer->plan[i]);
+    plans_forget(peer);
     // What named or carried a leaf may be lost with the link.
     if (peer->slot < PROTOCOL_PLACES_LIVE_MAX)
         leaf_forget_peer(protocol->config.leaves, peer->slot);
-    list_each (node, &peer->flights) {
+    each_from (node, first_undone(peer), peer) {
         struct flight *flight = list_entry(node, struct flight, node);
         bool is_forgotten = PLANTED(FORGET_LAST) && node->next == &peer->flights && node->prev != &peer->flights;
         if (flight->state == FLIGHT_SENT && !is_forgotten)
@@ -360,20 +161,61 @@ void stream_restart(struct protocol *protocol, struct peer *peer)
     }
 }
 
+bool stream_is_drained(const struct peer *peer)
+{
+    for (const struct list *node = peer->flights.next; node != &peer->flights; node = node->next)
+        if (list_entry(node, struct flight, node)->state == FLIGHT_SENT)
+            return false;
+    return true;
+}
+
+bool stream_is_caught_up(struct peer *peer)
+{
+    if (peer->state != PEER_READY || peer->is_draining || peer->is_behind || recover_has_steps(peer))
+        return false;
+    each_from (node, first_undone(peer), peer)
+        if (list_entry(node, struct flight, node)->state == FLIGHT_WAITING)
+            return false;
+    return true;
+}
+
 // Outcomes -----------------------------------------------------------------------------------------------------------------
+
+static void passed(struct peer *peer, const struct flight *flight, uint64_t counter, uint32_t part)
+{
+    // Parts of one execution are confirmed together, when a later execution is.
+    uint64_t confirmed = flight != NULL && !flight->is_step ? counter : counter - 1;
+    if (confirmed > peer->confirmed)
+        peer->confirmed = confirmed;
+    if (position_compare(counter, part, peer->answered_counter, peer->answered_part) > 0) {
+        peer->answered_counter = counter;
+        peer->answered_part = part;
+    }
+    peer->has_leaves_out = false;
+    peer->refusals = 0;
+}
 
 static void flight_executed(struct protocol *protocol, struct peer *peer, struct flight *flight)
 {
+    if (flight->is_step) {
+        recover_step_done(protocol, peer, flight);
+        return;
+    }
     flight_done(protocol, peer, flight);
+    peer->recovery.rounds = 0;
     protocol->port.executed(protocol->port.self, flight->tag);
-    if (flight->counter <= peer->watermark)
-        flight_remove(protocol, flight);
+    flight_settle(protocol, peer, flight);
 }
 
-static void deliver(struct protocol *protocol, const struct flight *flight, const struct wire_answer *answer, struct blob *body,
+static void deliver(struct protocol *protocol, struct flight *flight, const struct wire_answer *answer, struct blob *body,
                     struct blob *bulk)
 {
     uint64_t bulk_at = 0;
+    flight->cost_ns = answer->execute_ns;
+    if (flight->is_step)
+        return;
+    if (answer->outputs_count > 0 && flight->answer == NULL && body->bytes <= ANSWER_KEPT_BYTES_MAX)
+        flight_keep_answer(protocol, flight, body);
     for (uint32_t i = 0; i < answer->outputs_count; i++) {
         const struct wire_output *output = &answer->outputs[i];
         if (output->data_bytes > 0 || output->bytes == 0) {
@@ -386,64 +228,151 @@ static void deliver(struct protocol *protocol, const struct flight *flight, cons
     }
 }
 
+// An answer for the second time must say what the first one said; what was said first stands.
+static void compare_repeated(struct protocol *protocol, const struct flight *flight, const struct wire_answer *answer)
+{
+    struct wire_answer first;
+    if (flight->answer == NULL ||
+        wire_answer_decode(flight->answer->data, flight->answer->bytes, protocol->arena, &first) != DJ_OK)
+        return;
+    for (uint32_t i = 0; i < first.outputs_count && i < answer->outputs_count; i++) {
+        const struct wire_output *a = &first.outputs[i], *b = &answer->outputs[i];
+        bool is_equal = a->output == b->output && a->bytes == b->bytes && a->data_bytes == b->data_bytes &&
+                        (a->data_bytes == 0 || memcmp(a->data, b->data, a->data_bytes) == 0);
+        if (is_equal)
+            continue;
+        char name[HASH128_TEXT] = "?";
+        if (flight->plan != NULL)
+            hash128_text(flight->plan->fingerprint, name);
+        protocol->stats.nondeterminism++;
+        log_write(LOG_WARN, "client", "not deterministic: execution %llu of plan %s gave output %u otherwise than before",
+                  (unsigned long long)exec_number(flight->counter), name, a->output);
+    }
+}
+
+static void repeated(struct protocol *protocol, struct peer *peer, const struct wire_answer *answer)
+{
+    for (struct list *node = peer->flights.prev; node != &peer->flights; node = node->prev) {
+        const struct flight *flight = list_entry(node, struct flight, node);
+        int order = position_compare(flight->counter, flight->part, answer->counter, answer->part);
+        if (order == 0 && flight->state == FLIGHT_DONE)
+            compare_repeated(protocol, flight, answer);
+        if (order <= 0)
+            return;
+    }
+}
+
 void stream_answer(struct protocol *protocol, struct peer *peer, const struct wire_answer *answer, struct blob *body,
                    struct blob *bulk)
 {
+    bool is_new = false;
     protocol->stats.bind_ns += answer->bind_ns;
     protocol->stats.execute_ns += answer->execute_ns;
-    list_each (node, &peer->flights) {
+    each_from (node, first_undone(peer), peer) {
         struct flight *flight = list_entry(node, struct flight, node);
-        if (flight->counter > answer->counter)
+        int order = position_compare(flight->counter, flight->part, answer->counter, answer->part);
+        if (order > 0)
             break;
         if (flight->state != FLIGHT_SENT)
             continue;
         // Answers come in stream order: what lies before this one has run too.
-        if (flight->counter == answer->counter) {
+        passed(peer, flight, flight->counter, flight->part);
+        if (order == 0) {
+            is_new = true;
             protocol->stats.round_trips++;
             deliver(protocol, flight, answer, body, bulk);
         }
         flight_executed(protocol, peer, flight);
     }
-    if (answer->counter > peer->confirmed)
-        peer->confirmed = answer->counter;
+    if (!is_new && answer->outputs_count > 0)
+        repeated(protocol, peer, answer);
+}
+
+static bool is_absence(enum dj_error error)
+{
+    return error == DJ_E_HANDLE_UNKNOWN || error == DJ_E_HANDLE_LOST || error == DJ_E_DEVICE;
+}
+
+void stream_begin_to_drain(struct protocol *protocol, struct peer *peer, enum dj_error error, const char *text)
+{
+    if (!peer->is_draining)
+        log_write(LOG_INFO, "client", "place=%u recovers: %s (%s)", peer->place, text, dj_error_name(error));
+    if (!peer->is_draining)
+        fault_set(&peer->trouble, error, "%s", text);
+    if (peer->recovery.begun_ns == 0)
+        peer->recovery.begun_ns = protocol->now_ns;
+    peer->is_draining = true;
+}
+
+// The other place does not have what it should give: it must have it brought back.
+static void source_lacks(struct protocol *protocol, const struct flight *flight, enum dj_error error)
+{
+    struct peer *from = peer_at(protocol, flight->from_place);
+    if (error != DJ_E_HANDLE_UNKNOWN || from == NULL || from->state != PEER_READY || from->is_draining)
+        return;
+    stream_begin_to_drain(protocol, from, error, "another place asked it for a value that it does not have");
+    recover_absent(protocol, from, flight->from_counter, flight->from_output);
+}
+
+// True: it goes again after a recovery.
+static bool goes_again(struct protocol *protocol, struct peer *peer, struct flight *flight,
+                       const struct wire_execution_failed *failed)
+{
+    enum dj_error error = (enum dj_error)failed->error;
+    uint32_t most = flight->kind == FLIGHT_IMPORT ? IMPORT_ABSENCES_MAX : ABSENCES_MAX;
+    if (peer->is_draining && is_absence(error))
+        return true;    // for want of what failed before it, perhaps: it is seen when it goes again
+    if (flight->is_step) {
+        stream_begin_to_drain(protocol, peer, error, failed->text);
+        if (is_absence(error) && flight->kind == FLIGHT_EXECUTE)
+            recover_absent_inputs(protocol, peer, flight);
+        peer->drained_at_ns = later(protocol->now_ns, IMPORT_AGAIN_NS);
+        return true;
+    }
+    if (!is_absence(error) || flight->absences >= most)
+        return false;
+    flight->absences++;
+    stream_begin_to_drain(protocol, peer, error, failed->text);
+    if (flight->kind == FLIGHT_IMPORT) {
+        source_lacks(protocol, flight, error);
+        peer->drained_at_ns = later(protocol->now_ns, IMPORT_AGAIN_NS);
+    } else {
+        recover_absent_inputs(protocol, peer, flight);
+    }
+    return true;
 }
 
 void stream_failed(struct protocol *protocol, struct peer *peer, const struct wire_execution_failed *failed)
 {
-    list_each (node, &peer->flights) {
+    each_from (node, first_undone(peer), peer) {
         struct flight *flight = list_entry(node, struct flight, node);
-        if (flight->counter > failed->counter)
+        int order = position_compare(flight->counter, flight->part, failed->counter, failed->part);
+        if (order > 0)
             break;
-        if (flight->state != FLIGHT_SENT || flight->counter != failed->counter)
+        if (flight->state != FLIGHT_SENT || order != 0)
             continue;
+        passed(peer, flight, flight->counter, flight->part);
+        if (goes_again(protocol, peer, flight, failed)) {
+            flight->state = FLIGHT_WAITING;
+            flight->has_failed = true;
+            break;
+        }
         flight_done(protocol, peer, flight);
         protocol->port.failed(protocol->port.self, flight->tag, (enum dj_error)failed->error, failed->node, failed->text);
-        flight_remove(protocol, flight);
+        flight_remove(protocol, peer, flight);
+        break;
     }
-    if (failed->counter > peer->confirmed)
-        peer->confirmed = failed->counter;
 }
 
 void stream_fail_all(struct protocol *protocol, struct peer *peer, enum dj_error error, const char *text)
 {
     list_each (node, &peer->flights) {
         struct flight *flight = list_entry(node, struct flight, node);
-        if (flight->state != FLIGHT_DONE) {
+        if (flight->state != FLIGHT_DONE && !flight->is_step) {
             flight_done(protocol, peer, flight);
             protocol->port.failed(protocol->port.self, flight->tag, error, -1, text);
         }
-        flight_remove(protocol, flight);
-    }
-}
-
-void stream_durable(struct protocol *protocol, struct peer *peer, uint64_t counter)
-{
-    list_each (node, &peer->flights) {
-        struct flight *flight = list_entry(node, struct flight, node);
-        if (flight->counter > counter)
-            break;
-        if (flight->state == FLIGHT_DONE)
-            flight_remove(protocol, flight);
+        flight_remove(protocol, peer, flight);
     }
 }
 
@@ -451,12 +380,11 @@ void stream_free(struct protocol *protocol, struct peer *peer)
 {
     list_each (node, &peer->flights) {
         struct flight *flight = list_entry(node, struct flight, node);
-        if (flight->state != FLIGHT_DONE)
+        if (flight->state != FLIGHT_DONE && !flight->is_step)
             flight_done(protocol, peer, flight);
-        flight_remove(protocol, flight);
+        flight_remove(protocol, peer, flight);
     }
-    for (uint32_t i = 0; i < peer->plans; i++)
-        plan_slot_clear(&peer->plan[i]);
+    plans_forget(peer);
     free(peer->plan);
     peer->plan = NULL;
     peer->plans = 0;

@@ -272,8 +272,7 @@ enum dj_error recorder_assign(struct recorder *recorder, struct dj_cell *cell, c
 }
 
 // A fresh cell that holds `value`, whose hold it takes.
-static enum dj_error cell_of(struct recorder *recorder, int device, struct value *value, struct dj_tensor *out,
-                             struct fault *fault)
+enum dj_error cell_of(struct recorder *recorder, int device, struct value *value, struct dj_tensor *out, struct fault *fault)
 {
     struct dj_cell *cell = recorder_cell(recorder, device);
     if (cell == NULL) {

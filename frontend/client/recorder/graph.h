@@ -11,6 +11,7 @@
 #define FRONTEND_CLIENT_RECORDER_GRAPH_H
 
 #include "core/base/arena.h"
+#include "core/base/list.h"
 #include "core/base/map.h"
 #include "core/base/pool.h"
 #include "core/ops/op.h"
@@ -50,7 +51,7 @@ struct value {
     bool is_wanted;     // the next flush asks for its bytes
     bool is_coming;     // its bytes are on their way
     bool is_donated;    // the worker takes its memory: not released
-    bool is_counted;    // in stats.handles_live
+    bool is_counted;    // in stats.handles_live and recorder->handles
     bool was_predicted;
     uint32_t flat;                       // HANDLE
     uint32_t needed_mark;                // == recorder->epoch: a needed node reads it
@@ -65,6 +66,7 @@ struct value {
     struct blob *answer;
     uint64_t answer_offset;
     struct value *next_dead;
+    struct list live;    // is_counted: in recorder->handles
     struct tensor_meta meta;
 };
 
@@ -162,6 +164,7 @@ struct recorder {
 
     struct place_entry *place;
     uint32_t places;
+    struct list handles;        // values that are handles, in the order of their making
     struct exec **live_exec;    // those that are out, for recorder_close
     uint32_t live_execs, live_execs_capacity;
     uint32_t generation;    // sessions that are over
@@ -198,6 +201,7 @@ void value_unroot(struct recorder *recorder, struct value *value);    // NULL is
 // Why the value cannot be used by a worker; NULL: nothing is known against it. What was answered can be read all the same.
 const struct dj_fault *value_fault(const struct recorder *recorder, const struct value *value);
 // A value that was lost with its worker and that this process has read becomes a leaf. False: it has not, or has not the memory.
+void value_uncount(struct recorder *recorder, struct value *value);    // it is no live handle any more
 bool value_revive(struct recorder *recorder, struct value *value);
 void value_fail(struct recorder *recorder, struct value *value, struct exec *cause);    // a pending value becomes one that failed
 struct exec *submitted_make(struct recorder *recorder, uint32_t place, uint64_t counter);    // 1 holder; NULL: out of memory
@@ -223,6 +227,10 @@ DJ_MUST_USE enum dj_error node_emit(struct recorder *recorder, enum op op, struc
                                     const struct attr *attr, enum dtype dtype, int device, struct recorded_at at,
                                     struct value **ret, struct fault *fault);
 void node_kill(struct recorder *recorder, struct node *node);    // releases its inputs
+
+// A fresh cell that holds the value, whose reference it takes over.
+DJ_MUST_USE enum dj_error cell_of(struct recorder *recorder, int device, struct value *value, struct dj_tensor *out,
+                                  struct fault *fault);
 
 // window.c: windows on cells.
 DJ_MUST_USE enum dj_error cell_check(const struct recorder *recorder, const struct dj_cell *cell, struct fault *fault);

@@ -19,6 +19,7 @@ enum dj_error recorder_make(const struct recorder_port *port, struct recorder **
     if (recorder == NULL)
         return DJ_E_NO_MEMORY;
     recorder->port = *port;
+    list_init(&recorder->handles);
     enum dj_error error = arena_make(NODES_ARENA_BYTES, 0, &recorder->arena);
     if (error == DJ_OK)
         error = pool_make(sizeof(struct value), RECORDER_VALUES_MAX, &recorder->values);
@@ -214,6 +215,23 @@ void recorder_close(struct recorder *recorder, enum dj_error error, const char *
     recorder->generation++;
     fault_set(&recorder->closed, error, "%s", text);
     recorder->counter = 0;
+}
+
+void recorder_live_handles(struct recorder *recorder, uint32_t place,
+                           void (*visit)(void *context, uint64_t counter, uint32_t output), void *context)
+{
+    list_each (node, &recorder->handles) {
+        struct value *value = list_entry(node, struct value, live);
+        const struct exec *twin = value->twin;
+        bool is_here = value->exec->place == place && value_fault(recorder, value) == NULL && !value->is_donated;
+        // What this process has the bytes of needs nobody to bring it back.
+        if (is_here && !value->is_coming && (twin == NULL || !twin->is_live) && value_revive(recorder, value))
+            continue;
+        if (is_here)
+            visit(context, value->exec->counter, value->flat);
+        if (twin != NULL && twin->place == place && twin->fault == NULL)
+            visit(context, twin->counter, 0);
+    }
 }
 
 uint32_t recorder_places(const struct recorder *recorder)

@@ -108,9 +108,30 @@ void recorder_answered(struct recorder *recorder, void *tag, uint32_t output, st
                        uint64_t length);
 // Everything at that place is gone.
 void recorder_place_lost(struct recorder *recorder, uint32_t place, enum dj_error error, const char *text);
+// Visits the handles at that place that this process still needs, and cannot make from bytes that it has. Those whose bytes it has become
+// leaves. Not within a flush.
+void recorder_live_handles(struct recorder *recorder, uint32_t place,
+                           void (*visit)(void *context, uint64_t counter, uint32_t output), void *context);
 // The session is over (shutdown, fork): every value, recorded ones included, fails with this from now on; numbering starts again.
 // Tags that are still out must not come back after this.
 void recorder_close(struct recorder *recorder, enum dj_error error, const char *text);
+
+// Checkpoints. recorder_keepable gives a value behind the window that can be named as it is, once it is flushed: a contiguous handle, a leaf
+// that the store has, or nothing at all (no elements); held until recorder_unwant.
+DJ_MUST_USE enum dj_error recorder_keepable(struct recorder *recorder, const struct dj_tensor *tensor, struct recorded_at at,
+                                            struct value **ret, struct fault *fault);
+bool recorder_value_failed(const struct recorder *recorder, const struct value *value, struct dj_fault *ret);
+const struct tensor_meta *recorder_value_meta(const struct value *value);
+bool recorder_value_leaf(const struct value *value, struct hash128 *ret_content);    // false: it is no leaf
+// A tensor whose bytes are leaves that the store has: pieces along `dim`, each contiguous.
+struct recorder_piece {
+    struct hash128 content;
+    int64_t rows;
+    uint64_t bytes;
+};
+DJ_MUST_USE enum dj_error recorder_restore(struct recorder *recorder, int device, const struct tensor_meta *meta, uint32_t dim,
+                                           const struct recorder_piece *piece, uint32_t pieces, struct recorded_at at,
+                                           struct dj_tensor *out, struct fault *fault);
 
 // Looking in.
 DJ_MUST_USE enum dj_error recorder_graph_json(struct recorder *recorder, const char *which, struct writer *writer,

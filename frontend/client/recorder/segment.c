@@ -282,6 +282,7 @@ static void settle(struct recorder *recorder, uint32_t first, uint32_t end, stru
             exec->holders++;
             value->is_counted = true;
             recorder->stats.handles_live++;
+            list_push(&recorder->handles, &value->live);
         }
     }
     for (uint32_t i = first; i < end; i++)
@@ -388,9 +389,11 @@ enum dj_error segment_submit(struct recorder *recorder, uint32_t first, uint32_t
         to.released_count = there->released_count;
         there->released_count = 0;
     }
+    exec->holders++;    // a place that is gone for good fails it at once
     recorder->port.submit(recorder->port.self, &to);
     plan_drop(recorder->last_plan);
     recorder->last_plan = plan_hold(entry->plan);
     settle(recorder, first, end, exec, entry->plan);
+    submitted_drop(recorder, exec);
     return DJ_OK;
 }

@@ -40,6 +40,15 @@ static void release_handle(struct recorder *recorder, const struct exec *exec, u
     }
 }
 
+void value_uncount(struct recorder *recorder, struct value *value)
+{
+    if (!value->is_counted)
+        return;
+    value->is_counted = false;
+    recorder->stats.handles_live--;
+    list_remove(&value->live);
+}
+
 // What a value that nobody needs any more leaves behind; returns values that lost their last reference by it in front of `dead`.
 static void value_end(struct recorder *recorder, struct value *value)
 {
@@ -52,7 +61,7 @@ static void value_end(struct recorder *recorder, struct value *value)
             node->is_needed = false;    // during a flush: what needed it has failed
         }
     } else if (value->kind == VALUE_HANDLE) {
-        recorder->stats.handles_live -= value->is_counted;
+        value_uncount(recorder, value);
         if (!value->is_donated)
             release_handle(recorder, value->exec, value->flat);
         if (value->twin != NULL)
@@ -121,8 +130,9 @@ bool value_revive(struct recorder *recorder, struct value *value)
     if (value->kind != VALUE_HANDLE || value->answer == NULL || bytes == 0 || !tensor_is_contiguous(&value->meta) ||
         leaf_of(recorder->leaves, value->answer->data + value->answer_offset, bytes, &leaf) != DJ_OK)
         return false;
-    recorder->stats.handles_live -= value->is_counted;
-    value->is_counted = false;
+    value_uncount(recorder, value);
+    if (!value->is_donated)
+        release_handle(recorder, value->exec, value->flat);
     if (value->twin != NULL)
         release_handle(recorder, value->twin, 0);
     submitted_drop(recorder, value->twin);

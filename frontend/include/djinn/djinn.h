@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define DJ_ABI_VERSION 1
+#define DJ_ABI_VERSION 2
 #define DJ_MAX_RANK 8
 #define DJ_MAX_OUTPUTS 4
 #define DJ_ANY_DEVICE (-1)
@@ -83,14 +83,19 @@ struct dj_config {
     const char *program;            /* the djinn executable for the embedded child; NULL: beside libdjinn, then $PATH */
     uint32_t embedded_threads;      /* 0: as many as the machine has cores */
     uint64_t timeout_ns;            /* for connecting; 0: 10 s */
+    const char *recovery;           /* how values are protected: "checkpoint" (NULL), "replicate" or "recompute" */
+    uint64_t replay_limit_ns;       /* how long it may take to run again what a value was made by, before it is made safe; 0: 1 s */
+    uint64_t recovery_timeout_ns;   /* how long a program waits for a worker or a head to come back before it gets an error; 0: 600 s */
+    uint32_t allows_close;          /* 1: lost values may be run again on another kind of worker: close to what they were, not exact */
+    uint32_t allows_local;          /* 1: with no worker in the pool for 5 s, start one on this machine, as long as this process lives */
 };
 
 /* Connects (blocks). Idempotent for an equal address; DJ_E_INVALID for another one while connected. First use of anything that needs a worker
  * calls it with NULL by itself. After a fork, the child gets DJ_E_FORKED until it calls dj_init, which gives it a session of its own. */
 DJ_API int dj_init(const struct dj_config *config, struct dj_fault *fault);
 /* Ends the session: submitted work finishes, handles are released, the embedded child stops. Blocks, at most 5 s. Tensors that still
- * live give DJ_E_CLOSED. */
-DJ_API int dj_shutdown(void);
+ * live give DJ_E_CLOSED. keep: a session with a name can be resumed (dj_init with the same name, in any process); else it is forgotten. */
+DJ_API int dj_shutdown(int keep);
 DJ_API int dj_is_initialized(void);
 /* The pool device that the head chose for this session: where DJ_ANY_DEVICE goes. Initialises; negative error number on failure. When its worker
  * is lost, DJ_ANY_DEVICE goes elsewhere from then on. */
@@ -148,6 +153,15 @@ DJ_API int dj_to_device(const struct dj_tensor *tensor, int device, struct dj_te
 DJ_API int dj_flush(struct dj_fault *fault);                    /* submits everything recorded that a living tensor needs */
 DJ_API int dj_synchronize(struct dj_fault *fault);              /* flushes and waits until all of it has run. Blocks */
 
+/* ------------------------------------------------------------------ checkpoints */
+
+/* Makes the values of these tensors durable with the head, under a name of the tenant (at most 119 bytes); what was there under it is replaced.
+ * Blocks. */
+DJ_API int dj_checkpoint(const char *tag, const struct dj_tensor *tensors, uint32_t count, struct dj_fault *fault);
+/* The tensors of a checkpoint, in their order, as contiguous ones in fresh cells with one holder each: at most `room`; *ret_count is how many
+ * there are (when it is more than `room`, nothing is made and DJ_E_LIMIT returned). DJ_E_NOT_FOUND. Blocks. */
+DJ_API int dj_restore(const char *tag, int device, struct dj_tensor *out, uint32_t room, uint32_t *ret_count, struct dj_fault *fault);
+
 /* ------------------------------------------------------------------ where in the program */
 
 /* Interns a module path; the number is valid for the process's life; 0 is "outside every module". */
@@ -167,6 +181,9 @@ struct dj_stats {
     uint64_t init_ns;
     uint64_t handles_live, bytes_unacknowledged, executions_unacknowledged;
     uint64_t resubmissions, links_lost;
+    uint64_t recoveries, replayed, recovery_ns;             /* lost workers made good: how often, executions run again, time paused */
+    uint64_t nondeterminism;                                /* answers that came twice and differed */
+    uint64_t resumed;                                       /* executions that were answered from an earlier life's records */
 };
 
 DJ_API void dj_stats(struct dj_stats *ret);

@@ -11,8 +11,10 @@ connects to ``$DJINN_ADDRESS``, or starts an embedded head and worker as one chi
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
+import sys
 from typing import Any
 
 import torch
@@ -22,15 +24,28 @@ from . import device as _device
 from . import modules as _modules
 from . import patches as _patches
 from .capture import capture, execute_model, get_graph
-from .errors import DeviceMemoryError, DjinnError, DjinnIndexError, LostError, UnreachableError, make_error
+from .checkpoint import checkpoint, restore
+from .errors import (
+    DeviceMemoryError,
+    DjinnError,
+    DjinnIndexError,
+    LineageError,
+    LostError,
+    QuarantinedError,
+    UnreachableError,
+    make_error,
+)
 
 __all__ = [
     "DeviceMemoryError",
     "DjinnError",
     "DjinnIndexError",
+    "LineageError",
     "LostError",
+    "QuarantinedError",
     "UnreachableError",
     "capture",
+    "checkpoint",
     "device",
     "devices",
     "execute_model",
@@ -39,6 +54,7 @@ __all__ = [
     "is_initialized",
     "plan",
     "plans",
+    "restore",
     "shutdown",
     "stats",
     "status",
@@ -65,6 +81,11 @@ def init(
     program: str | None = None,
     threads: int = 0,
     timeout: float = 10.0,
+    recovery: str | None = None,
+    replay_limit: float = 1.0,
+    recovery_timeout: float = 600.0,
+    allow_close: bool = False,
+    allow_local: bool = False,
 ) -> None:
     """Connect to a head, or start an embedded one. First use does it with the defaults.
 
@@ -75,14 +96,28 @@ def init(
         temporary state, and die with it.
     token : str, optional
         32 hex digits. Default: ``$DJINN_TOKEN``, else the token file in this user's state folder.
-    tenant, session : str, optional
-        Whom the work is counted for, and a name for this conversation.
+    tenant : str, optional
+        Whom the work is counted for.
+    session : str, optional
+        A name for this conversation. If one of that name did not end well, this program continues it: what it submits as before is
+        answered from records, until it passes the point where the other one ended.
     program : str, optional
         The ``djinn`` executable for the embedded child. Default: beside libdjinn, then on ``$PATH``.
     threads : int
         Threads of the embedded worker; 0: as many as the machine has cores.
     timeout : float
         Seconds allowed for connecting.
+    recovery : {"checkpoint", "replicate", "recompute"}, optional
+        How values on workers are protected: made durable with the head (the default), copied to another worker, or not at all: they are
+        computed again from the start.
+    replay_limit : float
+        Seconds that it may take to compute again what a value was made by, before it is made safe.
+    recovery_timeout : float
+        Seconds that the program pauses for a lost worker or head at most; then it gets an error.
+    allow_close : bool
+        Whether lost values may be computed again by another kind of worker: close to what they were, but not bit for bit.
+    allow_local : bool
+        Whether a worker is started on this machine when the pool has had none for 5 s. It ends with this process.
 
     Raises
     ------
@@ -91,12 +126,31 @@ def init(
     DjinnError
         When already connected to another address, or the token does not match.
     """
-    _shim.init(address, token, tenant, session, program, threads, int(timeout * 1e9))
+    _shim.init(
+        address,
+        token,
+        tenant,
+        session,
+        program,
+        threads,
+        int(timeout * 1e9),
+        recovery,
+        int(replay_limit * 1e9),
+        int(recovery_timeout * 1e9),
+        allow_close,
+        allow_local,
+    )
 
 
-def shutdown() -> None:
-    """End the session: what was submitted finishes, handles are released, an embedded child stops. Takes at most 5 s."""
-    _shim.shutdown()
+def shutdown(*, keep: bool = False) -> None:
+    """End the session: what was submitted finishes, handles are released, an embedded child stops. Takes at most 5 s.
+
+    Parameters
+    ----------
+    keep : bool
+        Whether a session with a name can be resumed afterwards; else it is forgotten.
+    """
+    _shim.shutdown(keep)
 
 
 def is_initialized() -> bool:
@@ -146,7 +200,14 @@ def plan(identifier: str) -> dict[str, Any]:
     return json.loads(_shim.ask("plan", identifier))
 
 
+def _at_exit() -> None:
+    """A clean end of the program forgets its session; after an exception that nobody caught it can be resumed by its name."""
+    if _shim.is_initialized():
+        _shim.shutdown(getattr(sys, "last_value", None) is not None)
+
+
 _shim.start(make_error, _on_first_fallback)
+atexit.register(_at_exit)
 _patches.install()
 _modules.install()
 for _problem in _shim.problems():

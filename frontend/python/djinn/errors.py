@@ -10,7 +10,15 @@ import re
 
 import torch
 
-__all__ = ["DjinnError", "DjinnIndexError", "DeviceMemoryError", "LostError", "UnreachableError"]
+__all__ = [
+    "DeviceMemoryError",
+    "DjinnError",
+    "DjinnIndexError",
+    "LineageError",
+    "LostError",
+    "QuarantinedError",
+    "UnreachableError",
+]
 
 
 class DjinnError(RuntimeError):
@@ -49,6 +57,14 @@ class LostError(DjinnError):
     """A value, or the worker that held it, is gone."""
 
 
+class LineageError(LostError):
+    """A lost value cannot be brought back; the message names it, the ancestor that is missing, and why."""
+
+
+class QuarantinedError(DjinnError):
+    """The work was on the device in two deaths of its worker, and is not tried again. Everything else goes on."""
+
+
 class UnreachableError(DjinnError):
     """No head or no worker can be reached."""
 
@@ -59,6 +75,8 @@ _CLASSES: dict[str, type[DjinnError]] = {
     "HANDLE_LOST": LostError,
     "EPOCH_FENCED": LostError,
     "WORKER_LOST": LostError,
+    "LINEAGE": LineageError,
+    "QUARANTINED": QuarantinedError,
     "NO_HEAD": UnreachableError,
     "NO_WORKER": UnreachableError,
     "ADDRESS": UnreachableError,

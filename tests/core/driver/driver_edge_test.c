@@ -182,7 +182,7 @@ static void told_why(void **state, const char *address, size_t at, uint8_t value
     struct fault fault = {0};
     assert_ok(driver_listen(driver, address, peer->address, &fault));
     struct blob *body = wire_ping_encode(&(struct wire_ping){.number = 1});
-    wire_header_write(peer->bytes, WIRE_PING, body->data, (uint32_t)body->bytes, NULL, 0);
+    wire_header_write(peer->bytes, 0, WIRE_PING, body->data, (uint32_t)body->bytes, NULL, 0);
     memcpy(peer->bytes + WIRE_HEADER_BYTES, body->data, body->bytes);
     peer->length = WIRE_HEADER_BYTES + body->bytes;
     blob_drop(body);

@@ -10,8 +10,7 @@ static struct handle any_handle(struct prng *prng)
 {
     uint64_t shift = prng_between(prng, 0, 63);
     return (struct handle){
-        .execution = {.session = prng_next(prng) >> shift,
-                      .counter = prng_next(prng) >> prng_between(prng, 0, 63)},
+        .execution = {.session = prng_next(prng) >> shift, .counter = prng_next(prng) >> prng_between(prng, 0, 63)},
         .output = (uint32_t)(prng_next(prng) >> prng_between(prng, 32, 63)),
     };
 }
@@ -75,7 +74,7 @@ static void keys_of_neighbours_differ(void **state)
         for (uint32_t e = 0; e < N; e++) {
             for (uint64_t c = 0; c < N; c++) {
                 for (uint32_t o = 0; o < N; o++) {
-                    struct hash128 one = handle_key((struct handle){{s, e, c}, o});
+                    struct hash128 one = handle_key((struct handle){{s, exec_counter(e + 1, c)}, o});
                     for (size_t i = 0; i < count; i++)
                         assert_false(hash128_equal(one, key[i]));
                     key[count++] = one;

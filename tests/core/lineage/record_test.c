@@ -56,8 +56,7 @@ static void assert_same_bits(struct record_bits a, struct record_bits b)
 static void fill_execution(struct arena *arena, struct prng *prng, struct record_execution *record)
 {
     *record = (struct record_execution){
-        .id = {.session = prng_next(prng),
-               .counter = prng_between(prng, 2, 1 << 30)},
+        .id = {.session = prng_next(prng), .counter = prng_between(prng, 2, 1 << 30)},
         .plan = {.hi = prng_next(prng), .lo = prng_next(prng)},
         .numerics = (uint32_t)prng_between(prng, 0, UINT32_MAX),
         .attempt = (uint32_t)prng_between(prng, 0, 3),
@@ -185,6 +184,19 @@ static void a_decode_step_of_gpt2_takes_under_256_bytes(void **state)
             if (!result.plan->input[i].is_leaf)
                 bit_set(donated, i);
         }
+        // All of the caches, which the step before made and this one took over.
+        struct record_ref gone_ref[64];
+        uint32_t gones = 0;
+        for (uint32_t i = 0; i < result.plan->inputs && step > 0; i++) {
+            uint64_t distance;
+            if (result.plan->input[i].is_leaf)
+                continue;
+            binding_handle(result.plan, result.word, i, &distance, &gone_ref[gones].output);
+            gone_ref[gones++].counter = 100000 + (uint64_t)step - distance;
+        }
+        struct writer gone = writer_make(1 << 20);
+        record_refs_write(&gone, 100000 + (uint64_t)step, gone_ref, gones);
+        assert_true(step == 0 || gones >= 24);
         static const uint8_t token[8] = {1};
         struct record record = {.kind = RECORD_EXECUTION};
         record.execution = (struct record_execution){
@@ -195,7 +207,10 @@ static void a_decode_step_of_gpt2_takes_under_256_bytes(void **state)
             .delta_length = (uint32_t)delta.length,
             .keep = {.bits = result.keep, .bytes = result.plan->outputs / 8 + 1},
             .donate = {.bits = donated, .bytes = sizeof donated},
-            .numerics = 12345,
+            .gone = gone.data,
+            .gone_bytes = (uint32_t)gone.length,
+            .numerics = 0xFEDCBA98,
+            .cost_ns = 20000000,
             .producers = step == 0 ? 0 : 1,
             .producer = {100000 + (uint64_t)step - 1},
             .answers = 1,
@@ -203,7 +218,8 @@ static void a_decode_step_of_gpt2_takes_under_256_bytes(void **state)
         };
         record_write(&writer, &record);
         bytes = writer.length;
-        print_message("step %d: delta %zu bytes, record %zu bytes\n", step, delta.length, bytes);
+        print_message("step %d: delta %zu bytes, gone %zu bytes, record %zu bytes\n", step, delta.length, gone.length, bytes);
+        writer_free(&gone);
         writer_free(&delta);
         writer_free(&writer);
         graph_result_free(&result);

@@ -52,13 +52,14 @@ static struct blob *random_blob(struct prng *prng, size_t bytes)
     return blob;
 }
 
-// The bytes of one LEAF_DATA frame with the given body and bulk; the caller frees them.
-static uint8_t *frame_of(const struct blob *body, const struct blob *bulk, size_t *ret_bytes)
+// The bytes of one LEAF_DATA frame with the given number, body and bulk; the caller frees them.
+static uint8_t *frame_of(uint32_t number, const struct blob *body, const struct blob *bulk, size_t *ret_bytes)
 {
     size_t bulk_bytes = bulk == NULL ? 0 : bulk->bytes;
     uint8_t *frame = malloc(WIRE_HEADER_BYTES + body->bytes + bulk_bytes);
     assert_non_null(frame);
-    wire_header_write(frame, WIRE_LEAF_DATA, body->data, (uint32_t)body->bytes, bulk == NULL ? NULL : bulk->data, bulk_bytes);
+    wire_header_write(frame, number, WIRE_LEAF_DATA, body->data, (uint32_t)body->bytes, bulk == NULL ? NULL : bulk->data,
+                      bulk_bytes);
     memcpy(frame + WIRE_HEADER_BYTES, body->data, body->bytes);
     if (bulk != NULL)
         memcpy(frame + WIRE_HEADER_BYTES + body->bytes, bulk->data, bulk_bytes);
@@ -80,7 +81,7 @@ static void a_frame_arrives_whole_however_it_is_cut(void **state)
             body[i] = random_blob(&prng, prng_between(&prng, 0, 30));
             bulk[i] = prng_chance(&prng, 1, 3) ? NULL : random_blob(&prng, prng_between(&prng, 1, 40000));
             size_t bytes;
-            uint8_t *frame = frame_of(body[i], bulk[i], &bytes);
+            uint8_t *frame = frame_of((uint32_t)i, body[i], bulk[i], &bytes);
             stream = realloc(stream, length + bytes);
             memcpy(stream + length, frame, bytes);
             length += bytes;
@@ -175,7 +176,7 @@ static enum dj_error end_after(void **state, size_t bytes, uint32_t *ret_message
     case_later(state, free_link, link);
     struct blob *body = random_blob(&prng, 10), *bulk = random_blob(&prng, 20);
     size_t length;
-    uint8_t *frame = frame_of(body, bulk, &length);
+    uint8_t *frame = frame_of(0, body, bulk, &length);
     assert_int_equal(write(fds[1], frame, bytes < length ? bytes : length), bytes < length ? bytes : length);
     close(fds[1]);
     free(frame);
@@ -212,7 +213,7 @@ static enum dj_error receive_changed(void **state, size_t at, uint8_t mask)
     struct link *link = link_and_end(state, &end);
     struct blob *body = random_blob(&prng, 10), *bulk = random_blob(&prng, 20);
     size_t length;
-    uint8_t *frame = frame_of(body, bulk, &length);
+    uint8_t *frame = frame_of(0, body, bulk, &length);
     frame[at] ^= mask;
     assert_int_equal(write(end, frame, length), length);
     free(frame);
@@ -268,7 +269,7 @@ static void a_peer_may_not_make_us_allocate_more_than_its_budget(void **state)
     struct blob *body = blob_copy("b", 1), *bulk = blob_make(1001);
     memset(bulk->data, 0, 1001);
     size_t length;
-    uint8_t *frame = frame_of(body, bulk, &length);
+    uint8_t *frame = frame_of(0, body, bulk, &length);
     assert_int_equal(write(fds[1], frame, length), length);
     struct link_message message;
     assert_error(DJ_E_FRAME_OVERSIZED, link_receive(link, &message));
@@ -334,7 +335,7 @@ static void a_peer_that_is_gone_does_not_kill_us_and_its_last_words_are_read(voi
     struct link *link = link_and_end(state, &end);
     struct blob *body = blob_copy("x", 1);
     size_t length;
-    uint8_t *frame = frame_of(body, NULL, &length);
+    uint8_t *frame = frame_of(0, body, NULL, &length);
     assert_int_equal(write(end, frame, length), length);
     shutdown(end, SHUT_RDWR);
     free(frame);

@@ -5,106 +5,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
+import cases_network as network
 import torch
+from draw import Draw
 from oplib import Row, Scalar
-
-FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-INTS = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8]
-ALL = [*FLOATS, *INTS, torch.bool]
-
-
-class Draw:
-    """Random shapes, strides and tensors; reproducible from its seed."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def chance(self, p: float) -> bool:
-        return self.random.random() < p
-
-    def pick(self, items):
-        return self.random.choice(list(items))
-
-    def int(self, low: int, high: int) -> int:
-        return self.random.randint(low, high)
-
-    def size(self) -> int:
-        return self.pick([0, 1, 1, 2, 2, 3, 3, 3])
-
-    def shape(self, low: int = 0, high: int = 5) -> list[int]:
-        return [self.size() for _ in range(self.int(low, high))]
-
-    def dtype(self) -> torch.dtype:
-        return self.pick([torch.float32] * 6 + ALL)
-
-    def float(self) -> torch.dtype:
-        return self.pick([torch.float32] * 4 + FLOATS)
-
-    def scalar(self):
-        return self.pick([True, 2, -1, 0, 1, 0.5, 2.0])
-
-    def fill(self, shape, dtype: torch.dtype) -> torch.Tensor:
-        return torch.randint(0, 3, tuple(shape), generator=self.generator).to(dtype)
-
-    def tensor(self, shape, dtype: torch.dtype | None = None, plain: float = 0.35) -> torch.Tensor:
-        """A tensor of `shape`, contiguous with probability `plain`, else permuted, sliced, expanded or channels_last."""
-        dtype = dtype or self.dtype()
-        shape = list(shape)
-        rank = len(shape)
-        if rank == 0 or self.chance(plain):
-            return self.fill(shape, dtype)
-        kind = self.pick(["permute", "permute", "slice", "expand", "last", "odd", "mixed"])
-        if kind in ("permute", "mixed"):
-            order = list(range(rank))
-            self.random.shuffle(order)
-            out = self.fill([shape[i] for i in order], dtype).permute([order.index(i) for i in range(rank)])
-            if kind == "mixed":
-                out = self.tensor([*shape[:-1], shape[-1] * 2], dtype, 0.2)[..., ::2]
-            return out
-        if kind == "slice":
-            dim, step, start = self.int(0, rank - 1), self.int(1, 2), self.int(0, 1)
-            wide = shape.copy()
-            wide[dim] = shape[dim] * step + start
-            return self.fill(wide, dtype).narrow(dim, start, shape[dim] * step)[(slice(None),) * dim + (slice(None, None, step),)]
-        if kind == "expand":
-            return self.fill([1 if self.chance(0.4) else s for s in shape], dtype).expand(shape)
-        if kind == "last" and rank in (4, 5):
-            form = torch.channels_last if rank == 4 else torch.channels_last_3d
-            return self.fill(shape, dtype).contiguous(memory_format=form)
-        if kind == "odd":
-            base = self.fill(shape, dtype)
-            strides = [self.pick([0, 1, 2, 7]) if s == 1 else st for s, st in zip(shape, base.stride(), strict=True)]
-            return base.as_strided(shape, strides)
-        return self.fill(shape, dtype)
-
-    def broadcastable(self, shape) -> list[int]:
-        shape = [1 if self.chance(0.3) else s for s in shape]
-        return shape[self.int(0, len(shape)) if self.chance(0.4) else 0 :]
-
-    def dim(self, rank: int) -> int:
-        limit = max(rank, 1)
-        return self.int(-limit - 1, limit) if self.chance(0.1) else self.int(-limit, limit - 1)
-
-    def dims(self, rank: int) -> list[int]:
-        some = self.random.sample(range(rank), self.int(0, rank)) if rank else []
-        some = [d - rank if self.chance(0.3) else d for d in some]
-        return some + [0] if self.chance(0.05) else some
-
-    def bool(self) -> bool:
-        return self.chance(0.5)
-
-    def index(self, shape, limit: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
-        """Indices below `limit`; zeros where the tensor is not contiguous, so that elements may overlap."""
-        out = self.tensor(shape, dtype)
-        if out.is_contiguous():
-            return out.remainder_(max(limit, 1))
-        whole = torch.zeros(out.untyped_storage().nbytes() // out.element_size(), dtype=dtype)
-        return whole.as_strided(out.size(), out.stride(), out.storage_offset())
-
 
 # Rows of two tensors that PyTorch has no overload for with a number in place of the second, or one that looks at its value.
 NO_SCALARS = {"POW", "LERP_SCALAR", "MINIMUM", "MAXIMUM", "LOGICAL_AND", "LOGICAL_OR", "ATAN2"}
@@ -133,6 +39,8 @@ def pointwise(row: Row, draw: Draw):
         if tensors == 2
         else [draw.tensor(draw.broadcastable(shape), dtype) for _ in range(tensors)]
     )
+    if row.name.endswith("_BACKWARD"):  # a gradient has the dtype of its values
+        inputs = [draw.tensor(shape, dtype) for _ in range(2)]
     if tensors == 3:
         inputs[draw.int(0, 2)] = draw.tensor(shape, dtype if draw.chance(0.8) else None)
     if tensors == 1:
@@ -148,6 +56,10 @@ def pointwise(row: Row, draw: Draw):
             out.append(draw.pick([1, 1, True, 0.5, 2]) if name == "alpha" else draw.scalar())
         elif kind == "n?":
             out.append(draw.pick([None, draw.scalar()]))
+        elif kind == "f":
+            out.append(draw.pick([1.0, 2.0, 0.5]))
+        elif kind == "b":
+            out.append(draw.bool())
         elif name == "approximate":
             out.append(draw.pick(["none", "tanh"]))
         elif name == "rounding":
@@ -463,81 +375,6 @@ def matmul(row: Row, draw: Draw):
     return tensors + [draw.pick([1, 2]) for _ in range(len(row.args) - len(tensors))], None
 
 
-def softmax(row: Row, draw: Draw):
-    self = draw.tensor(draw.shape(), draw.float() if draw.chance(0.9) else draw.dtype())
-    return [self, draw.dim(self.dim()), False], None
-
-
-def layer_norm(row: Row, draw: Draw):
-    shape, dtype = draw.shape(1), draw.pick([torch.float32, torch.float64])
-    last = shape[-draw.int(1, len(shape)) :] if draw.chance(0.95) else draw.shape()
-    weight, bias = (draw.pick([None, draw.tensor(last, dtype)]) for _ in range(2))
-    return [draw.tensor(shape, dtype), last, weight, bias, 1e-5], None
-
-
-def batch_norm(row: Row, draw: Draw):
-    shape, dtype = draw.shape(2), draw.pick([torch.float32, torch.float64])
-    self = draw.tensor(shape, dtype)
-    vectors = [draw.fill([shape[1]], dtype) for _ in range(4)]
-    if draw.chance(0.2):
-        vectors[0] = None
-    return [self, *vectors, 1e-5], None
-
-
-def group_norm(row: Row, draw: Draw):
-    n, group, per = draw.size(), draw.int(1, 2), draw.int(1, 2)
-    shape = [n, group * per, *draw.shape(0, 3)]
-    area = 1
-    for s in shape[2:]:
-        area *= s
-    dtype = draw.pick([torch.float32, torch.float64])
-    weight, bias = (draw.pick([None, draw.fill([shape[1]], dtype)]) for _ in range(2))
-    self = draw.fill(shape, dtype)
-    if len(shape) == 4 and draw.chance(0.5):
-        self = self.contiguous(memory_format=torch.channels_last)
-    return [self, weight, bias, n, shape[1], area, group if draw.chance(0.9) else 3, 1e-5], None
-
-
-def convolution(row: Row, draw: Draw):
-    dims = draw.pick([1, 2, 2, 2, 3])
-    groups, transposed = draw.pick([1, 1, 1, 2]), draw.chance(0.25)
-    n, cin, cout = draw.int(1, 3), groups * draw.int(1, 3), groups * draw.int(1, 3)
-    space, kernel = [draw.int(1, 6) for _ in range(dims)], [draw.int(1, 3) for _ in range(dims)]
-    weight_shape = [cin, cout // groups, *kernel] if transposed else [cout, cin // groups, *kernel]
-    self, weight = draw.tensor([n, cin, *space], torch.float32, 0.5), draw.tensor(weight_shape, torch.float32, 0.6)
-    bias = draw.pick([None, draw.fill([cout if draw.chance(0.95) else 5], torch.float32)])
-    stride, padding, dilation = ([draw.int(low, high) for _ in range(dims)] for low, high in ((1, 2), (0, 1), (1, 2)))
-    extra = [draw.int(0, 1) if transposed else 0 for _ in range(dims)]
-    return [self, weight, bias, stride, padding, dilation, transposed, extra, groups], None
-
-
-def pool(row: Row, draw: Draw):
-    shape = [draw.int(1, 3), draw.int(1, 3), draw.int(1, 6), draw.int(1, 6)]
-    if draw.chance(0.2):
-        shape[draw.int(0, 3)] = 0
-    self = draw.tensor(shape if draw.chance(0.7) else shape[1:], draw.float(), 0.5)
-    kernel = draw.pick([[2], [3, 2], [1, 1], [2, 3], [0, 1] if draw.chance(0.2) else [3]])
-    stride, padding = draw.pick([[], [1], [2, 1], [3, 2]]), draw.pick([[0], [1, 0], [1], [0, 0]])
-    if row.name == "MAX_POOL2D":
-        return [self, kernel, stride, padding, draw.pick([[1], [2, 1]]), draw.bool()], None
-    return [self, kernel, stride, padding, draw.bool(), draw.bool(), draw.pick([None, None, 3, 0])], None
-
-
-def adaptive(row: Row, draw: Draw):
-    shape = [draw.size(), draw.size(), draw.int(1, 6), draw.int(0, 6)]
-    return [draw.tensor(shape if draw.chance(0.7) else shape[1:], draw.float(), 0.5), [draw.int(0, 4), draw.int(1, 4)]], None
-
-
-def sdpa(row: Row, draw: Draw):
-    b, h, lq, lk, d = (draw.int(1, 3) for _ in range(5))
-    dv = d if draw.chance(0.7) else draw.int(1, 3)
-    query, key, value = (draw.tensor(s, torch.float32) for s in ([b, h, lq, d], [b, h, lk, d], [b, h, lk, dv]))
-    if draw.chance(0.2):
-        query, key, value = query[0], key[0], (value if dv == d else key)[0]
-    mask = draw.pick([None, None, draw.tensor([lq, lk], torch.float32)])
-    return [query, key, value, mask, False if mask is not None else draw.bool(), draw.pick([None, 0.5])], None
-
-
 def create(row: Row, draw: Draw):
     numbers = {"UNIFORM": [0.0, 1.0], "NORMAL": [0.0, 1.0], "BERNOULLI": [0.5], "RANDINT": [0, 3], "EYE": []}
     numbers["FULL"] = [draw.scalar()]
@@ -568,10 +405,6 @@ def copy_into(row: Row, draw: Draw):
     return [draw.tensor(shape, plain=0.8), source if draw.chance(0.9) else source[None]], None
 
 
-def dropout(row: Row, draw: Draw):
-    return [draw.tensor(draw.shape(), draw.float()), 0.5, 1, 2], None
-
-
 MAKERS: dict[str, Callable] = {
     "WHERE": where, "MASKED_FILL": masked_fill, "MASKED_FILL_TENSOR": masked_fill, "CLONE": copy, "TO_COPY": copy, "FILL": fill,
     "FILL_TENSOR": fill, "COPY_INTO": copy_into, "FULL": create, "ARANGE": arange, "UNIFORM": create, "NORMAL": create,
@@ -582,9 +415,8 @@ MAKERS: dict[str, Callable] = {
     "CONSTANT_PAD": pad, "REPEAT": repeat, "FLIP": flip, "ROLL": roll, "VIEW_SIZES": view, "UNSAFE_VIEW": view, "PERMUTE": permute,
     "TRANSPOSE": transpose, "T": unary_view, "ALIAS": unary_view, "EXPAND": expand, "SLICE": slice_, "SELECT": select,
     "UNSQUEEZE": unsqueeze, "SQUEEZE": squeeze, "SQUEEZE_DIM": squeeze, "SQUEEZE_DIMS": squeeze, "AS_STRIDED": as_strided,
-    "DIAGONAL": diagonal, "UNFOLD": unfold, "ISIN": isin, "TOPK": topk, "SORT": sort, "SOFTMAX": softmax, "LOG_SOFTMAX": softmax,
-    "LAYER_NORM": layer_norm, "BATCH_NORM": batch_norm, "GROUP_NORM": group_norm, "CONVOLUTION": convolution, "MAX_POOL2D": pool,
-    "AVG_POOL2D": pool, "ADAPTIVE_AVG_POOL2D": adaptive, "SDPA": sdpa, "DROPOUT": dropout,
+    "DIAGONAL": diagonal, "UNFOLD": unfold, "ISIN": isin, "TOPK": topk, "SORT": sort,
+    **network.MAKERS,
     **dict.fromkeys(["SUM", "MEAN", "MAX", "MIN", "ANY", "ALL", "PROD"], reduce_all),
     **dict.fromkeys(["SUM_DIM", "MEAN_DIM", "AMAX", "AMIN", "MAX_DIM", "MIN_DIM", "ARGMAX", "ARGMIN", "ANY_DIM", "ALL_DIM", "CUMSUM",
                      "VAR", "NORM_DIM"], reduce),

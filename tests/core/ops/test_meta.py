@@ -13,7 +13,8 @@ import zlib
 
 import pytest
 import torch
-from cases import ALL, MAKERS, Draw, make
+from cases import MAKERS, make
+from draw import ALL, Draw
 from oplib import Library, Out, Refused, Row, Scalar
 
 warnings.filterwarnings("ignore")
@@ -27,6 +28,8 @@ EAGER = {
     *("MASKED_FILL", "MASKED_FILL_TENSOR", "FILL", "FILL_TENSOR", "COPY_INTO", "INDEX", "INDEX_PUT", "TRIL", "TRIU", "FLIP"),
     *("SUM_DIM", "AMAX", "AMIN", "VAR", "MEAN_DIM", "NORM_DIM", "ISIN", "SORT", "ARANGE", "INDEX_ADD"),
     *("LOG_SOFTMAX", "SOFTMAX", "LAYER_NORM", "BATCH_NORM", "GROUP_NORM", "CONVOLUTION", "SDPA", "DROPOUT"),
+    *("LOG_SOFTMAX_BACKWARD", "SOFTMAX_BACKWARD", "LAYER_NORM_BACKWARD", "LAYER_NORM_BACKWARD_PARAMS", "GROUP_NORM_BACKWARD"),
+    *("BATCH_NORM_TRAIN", "BATCH_NORM_BACKWARD", "NLL_LOSS", "DROPOUT_BACKWARD"),
 }
 
 # A new value here has no gaps, so these give empty_like()'s strides for inputs that are not dense, where PyTorch keeps the gaps.
@@ -69,6 +72,45 @@ def _create(function):
     return lambda *args, dtype, device: function(*args, dtype=dtype, device=device)
 
 
+def _layer_norm_backward(grad, self, mean, rstd, weight, shape):
+    mask = [True, False, False]
+    return torch.ops.aten.native_layer_norm_backward(grad, self, shape, mean, rstd, weight, None, mask)[0]
+
+
+def _layer_norm_backward_params(grad, self, mean, rstd, shape):
+    weight = torch.ones(shape, dtype=self.dtype, device=self.device)
+    return torch.ops.aten.native_layer_norm_backward(grad, self, shape, mean, rstd, weight, weight, [False, True, True])[1:]
+
+
+def _batch_norm_train(self, weight, bias, eps):
+    out, mean, rstd = torch.ops.aten.native_batch_norm(self, weight, bias, None, None, True, 0.1, eps)
+    return out, mean, rstd, torch.empty_like(mean)
+
+
+def _batch_norm_backward(grad, self, weight, mean, rstd, is_training):
+    statistics = [mean, rstd, mean, rstd]
+    return torch.ops.aten.native_batch_norm_backward(grad, self, weight, *statistics, is_training, 1e-5, [True] * 3)
+
+
+def _group_norm_backward(grad, self, mean, rstd, weight, n, c, hxw, group):
+    return torch.ops.aten.native_group_norm_backward(grad, self, mean, rstd, weight, n, c, hxw, group, [True] * 3)
+
+
+def _convolution_backward(which):
+    mask = [which == 0, which == 1, False]
+    return lambda grad, self, weight, *window: torch.ops.aten.convolution_backward(grad, self, weight, None, *window, mask)[which]
+
+
+GRADIENTS = {
+    "LAYER_NORM_BACKWARD": _layer_norm_backward,
+    "LAYER_NORM_BACKWARD_PARAMS": _layer_norm_backward_params,
+    "BATCH_NORM_TRAIN": _batch_norm_train,
+    "BATCH_NORM_BACKWARD": _batch_norm_backward,
+    "GROUP_NORM_BACKWARD": _group_norm_backward,
+    "CONVOLUTION_BACKWARD_INPUT": _convolution_backward(0),
+    "CONVOLUTION_BACKWARD_WEIGHT": _convolution_backward(1),
+}
+
 MANUAL = {
     "FULL": _create(lambda size, value, **k: torch.full(size, value, **k)),
     "ARANGE": _create(lambda start, end, step, **k: torch.arange(start, end, step, **k)),
@@ -84,6 +126,7 @@ MANUAL = {
     )[0],
     "SDPA": _sdpa,
     "ISIN": _isin,
+    **GRADIENTS,
     "DROPOUT": lambda self, p, seed, offset: 2 * (torch.native_dropout(self, p, True)[0],),
 }
 CREATES = {"FULL", "ARANGE", "UNIFORM", "NORMAL", "BERNOULLI", "RANDINT", "EYE"}

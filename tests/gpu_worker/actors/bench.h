@@ -4,6 +4,7 @@
 #ifndef TESTS_GPU_WORKER_ACTORS_BENCH_H
 #define TESTS_GPU_WORKER_ACTORS_BENCH_H
 
+#include "core/lineage/record.h"
 #include "core/srg/bindings.h"
 #include "core/wire/wire.h"
 #include "gpu_worker/actors/worker.h"
@@ -16,7 +17,7 @@ struct sent {
     uint64_t link;
     uint16_t message;
     struct blob *body, *bulk;
-    uint64_t bulk_offset, bulk_bytes;
+    uint64_t bulk_offset, bulk_bytes, not_after_ns;
     bool is_taken;
 };
 
@@ -46,7 +47,7 @@ static inline void bench_effects(void)
             assert_true(bench.sents < SENT_MAX);
             bench.sent[bench.sents++] = (struct sent){.link = effect->send.link, .message = effect->send.message, .body = effect->send.body,
                                                       .bulk = effect->send.bulk, .bulk_offset = effect->send.bulk_offset,
-                                                      .bulk_bytes = effect->send.bulk_bytes};
+                                                      .bulk_bytes = effect->send.bulk_bytes, .not_after_ns = effect->send.not_after_ns};
             break;
         case IO_LINK_OPEN:
             bench.opened_request = effect->link_open.request;
@@ -182,16 +183,26 @@ static inline uint64_t bench_greet(uint8_t role, struct hash128 token)
     return link;
 }
 
-// A client's link, attached to session 5 (epoch 1); *ret_last gets the last counter that the worker has.
-static inline uint64_t bench_client(uint64_t *ret_last)
+// A client's link, attached to a stream of session 5; *ret_attached (may be NULL) gets what the worker said.
+static inline uint64_t bench_attach(uint32_t epoch, uint32_t stream, struct wire_attached *ret_attached)
 {
     uint64_t link = bench_greet(ROLE_CLIENT, (struct hash128){1, 2});
     struct wire_hello_ok ok;
     bench_take(hello_ok, HELLO_OK, link, &ok);
-    struct wire_attach attach = {.session = 5, .epoch = 1, .secret = {9, 9}};
+    struct wire_attach attach = {.session = 5, .epoch = epoch, .secret = {9, 9}, .stream = stream};
     bench_say(link, WIRE_ATTACH, wire_attach_encode(&attach));
     struct wire_attached attached;
     bench_take(attached, ATTACHED, link, &attached);
+    if (ret_attached != NULL)
+        *ret_attached = attached;
+    return link;
+}
+
+// To stream 0, epoch 1; *ret_last (may be NULL) gets the last counter that the worker has.
+static inline uint64_t bench_client(uint64_t *ret_last)
+{
+    struct wire_attached attached;
+    uint64_t link = bench_attach(1, 0, &attached);
     if (ret_last != NULL)
         *ret_last = attached.last_counter;
     return link;
@@ -238,7 +249,10 @@ static inline void bench_neg(const float in[4], float out[4])
 
 struct ask {                            // an EXECUTE of bench_plan under number `index`
     uint64_t counter, distance, confirmed;  // distance: of a handle input
-    uint32_t index;
+    uint32_t index, part, output;       // output: of a handle input
+    uint32_t name;                      // of the kept output, in a step of a recovery
+    bool is_replay, goes_on;            // goes_on: a delta against `history`, which is the caller's
+    struct binding_history *history;
     const float *leaf;                  // a leaf input; NULL: a handle
     struct hash128 content;             // a leaf that is only named
     bool is_only_named, keeps, answers, donates;
@@ -254,30 +268,118 @@ static inline void bench_execute(uint64_t link, const struct srg_plan *plan, str
         leaf.content = ask.is_only_named ? ask.content : hash128(ask.leaf, 16);
         binding_set_leaf(plan, word, 0, leaf.content);
     } else {
-        binding_set_handle(plan, word, 0, ask.distance, 0);
+        binding_set_handle(plan, word, 0, ask.distance, ask.output);
     }
-    struct binding_history history;
-    history_init(&history, plan->words);
-    struct writer writer = writer_make(1 << 16);
-    bindings_encode(&history, word, &writer);
+    struct binding_history fresh, *history = ask.history == NULL ? &fresh : ask.history;
+    history_init(&fresh, plan->words);
+    struct writer writer = writer_make(1 << 16), names = writer_make(16);
+    if (!ask.goes_on)
+        history_reset(history);
+    bindings_encode(history, word, &writer);
+    assert_ok(history_push(history, word));
+    if (ask.name != 0)
+        write_var(&names, ask.name);
     uint8_t kept = ask.keeps, donated = ask.donates, answers = 0;
-    struct wire_execute said = {.counter = ask.counter, .plan = ask.index, .reset = true, .delta = writer.data, .delta_bytes = (uint32_t)writer.length,
+    struct wire_execute said = {.counter = ask.counter, .part = ask.part, .plan = ask.index, .reset = !ask.goes_on, .delta = writer.data, .delta_bytes = (uint32_t)writer.length,
                                 .kept = &kept, .kept_bytes = 1, .donated = &donated, .donated_bytes = 1, .answers = &answers,
-                                .answers_bytes = ask.answers ? 1 : 0, .confirmed = ask.confirmed};
+                                .answers_bytes = ask.answers ? 1 : 0, .confirmed = ask.confirmed, .is_replay = ask.is_replay,
+                                .names = names.data, .names_bytes = (uint32_t)names.length};
     if (ask.leaf != NULL) {
         said.leaves = &leaf;
         said.leaves_count = 1;
     }
     bench_say(link, WIRE_EXECUTE, wire_execute_encode(&said));
     writer_free(&writer);
-    history_free(&history);
+    writer_free(&names);
+    history_free(&fresh);
 }
 
-static inline void bench_fetch(uint64_t link, uint64_t request, uint64_t counter)
+static inline void bench_fetch_output(uint64_t link, uint64_t request, uint64_t counter, uint32_t output)
 {
-    struct wire_handle handle = {.session = 5, .counter = counter};
+    struct wire_handle handle = {.session = 5, .counter = counter, .output = output};
     struct wire_fetch fetch = {.request = request, .handles = &handle, .handles_count = 1};
     bench_say(link, WIRE_FETCH, wire_fetch_encode(&fetch));
+}
+
+static inline void bench_fetch(uint64_t link, uint64_t request, uint64_t counter) { bench_fetch_output(link, request, counter, 0); }
+
+// The head takes the worker's call and lets it join, as `generation`. Returns its link.
+static inline uint64_t bench_join(uint64_t generation)
+{
+    uint64_t head = ++bench.next_link;
+    bench_post(&(struct io_event){.kind = IO_LINK_UP, .link_up = {.link = head, .request = bench.opened_request}});
+    bench_run();
+    struct wire_hello hello;
+    bench_take(hello, HELLO, head, &hello);
+    assert_int_equal(hello.role, ROLE_WORKER);
+    struct wire_hello_ok ok = {.version = WIRE_VERSION, .role = ROLE_HEAD, .generation = generation};
+    bench_say(head, WIRE_HELLO_OK, wire_hello_ok_encode(&ok));
+    struct wire_joined joined = {.worker = 3, .generation = generation, .lease_ns = 4000000000, .heartbeat_ns = 500000000};
+    bench_say(head, WIRE_JOINED, wire_joined_encode(&joined));
+    return head;
+}
+
+// A worker that has joined head generation 1. Returns the head's link.
+static inline uint64_t bench_make_joined(void **state)
+{
+    struct worker_config config = bench_config();
+    strcpy(config.head, "head://h:1");
+    bench_make(state, config, 32 << 20);
+    assert_string_equal(bench.opened_address, "head://h:1");
+    return bench_join(1);
+}
+
+static inline void bench_admit(uint64_t head, struct wire_admit admit)
+{
+    admit.session = 5;
+    admit.secret = (struct hash128){9, 9};
+    bench_say(head, WIRE_ADMIT, wire_admit_encode(&admit));
+}
+
+// The head's store has everything that was offered to it by now: what leaves in batches is waited for. Returns the last thing offered.
+static inline struct wire_leaf bench_store(uint64_t head)
+{
+    struct wire_leaf last = {0};
+    bench_later(20000000);
+    for (struct sent *sent; (sent = bench_heard(head, WIRE_LEAF_OFFER)) != NULL;) {
+        struct wire_leaf_offer offer;
+        assert_ok(wire_leaf_offer_decode(sent->body->data, sent->body->bytes, bench.arena, &offer));
+        struct wire_leaf_ok ok = {.durable = true, .leaves = offer.leaves, .leaves_count = offer.leaves_count};
+        if (offer.leaves_count > 0)
+            last = offer.leaves[offer.leaves_count - 1];
+        bench_say(head, WIRE_LEAF_OK, wire_leaf_ok_encode(&ok));
+    }
+    return last;
+}
+
+static inline void bench_beat_back(uint64_t head)
+{
+    struct wire_heartbeat beat;
+    for (struct sent *sent; (sent = bench_heard(head, WIRE_HEARTBEAT)) != NULL;) {
+        assert_ok(wire_heartbeat_decode(sent->body->data, sent->body->bytes, bench.arena, &beat));
+        struct wire_heartbeat_ok ok = {.sequence = beat.sequence, .sent_ns = beat.sent_ns, .generation = 1};
+        bench_say(head, WIRE_HEARTBEAT_OK, wire_heartbeat_ok_encode(&ok));
+    }
+}
+
+// Visits every record of the JOURNAL messages that were sent to `head` and not taken yet; returns how many records.
+static inline uint32_t bench_records(uint64_t head, void (*visit)(void *context, const struct record *record), void *context)
+{
+    struct record_scratch scratch;
+    struct record *record = arena_zero(bench.arena, sizeof *record);
+    uint32_t count = 0;
+    assert_ok(record_scratch_make(&scratch));
+    for (struct sent *sent; (sent = bench_heard(head, WIRE_JOURNAL)) != NULL;) {
+        struct wire_journal journal;
+        assert_ok(wire_journal_decode(sent->body->data, sent->body->bytes, bench.arena, &journal));
+        struct reader reader = reader_make(journal.records, journal.records_bytes);
+        for (; reader_left(&reader) > 0; count++) {
+            assert_ok(record_read(&reader, &scratch, record));
+            visit(context, record);
+        }
+    }
+    record_scratch_free(&scratch);
+    return count;
 }
 
 #endif

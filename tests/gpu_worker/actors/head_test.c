@@ -1,6 +1,5 @@
 // What a worker promises to its head, played against a scripted one (bench.h).
 
-#include "core/lineage/record.h"
 #include "tests/gpu_worker/actors/bench.h"
 
 static const float input[4] = {1, 2, 3, 4};
@@ -11,30 +10,10 @@ static void drop_plan(void *plan)
     plan_drop(plan);
 }
 
-// The head takes the worker's call and lets it join, as `generation`.
-static void let_join(uint64_t generation)
-{
-    head = ++bench.next_link;
-    bench_post(&(struct io_event){.kind = IO_LINK_UP, .link_up = {.link = head, .request = bench.opened_request}});
-    bench_run();
-    struct wire_hello hello;
-    bench_take(hello, HELLO, head, &hello);
-    assert_int_equal(hello.role, ROLE_WORKER);
-    struct wire_hello_ok ok = {.version = WIRE_VERSION, .role = ROLE_HEAD, .generation = generation};
-    bench_say(head, WIRE_HELLO_OK, wire_hello_ok_encode(&ok));
-    struct wire_joined joined = {.worker = 3, .generation = generation, .lease_ns = 4000000000, .heartbeat_ns = 500000000};
-    bench_say(head, WIRE_JOINED, wire_joined_encode(&joined));
-}
-
 static void make(void **state)
 {
-    struct worker_config config = bench_config();
-    strcpy(config.head, "head://h:1");
-    bench_make(state, config, 32 << 20);
-    assert_string_equal(bench.opened_address, "head://h:1");
-    let_join(1);
-    struct wire_admit admit = {.session = 5, .epoch = 1, .secret = {9, 9}};
-    bench_say(head, WIRE_ADMIT, wire_admit_encode(&admit));
+    head = bench_make_joined(state);
+    bench_admit(head, (struct wire_admit){.epoch = 1});
     struct wire_admitted admitted;
     bench_take(admitted, ADMITTED, head, &admitted);
     assert_int_equal(admitted.session, 5);
@@ -50,23 +29,13 @@ static uint64_t execute_one(void **state, uint64_t counter)
     return link;
 }
 
-static void beat_back(void)
-{
-    struct wire_heartbeat beat;
-    for (struct sent *sent; (sent = bench_heard(head, WIRE_HEARTBEAT)) != NULL;) {
-        assert_ok(wire_heartbeat_decode(sent->body->data, sent->body->bytes, bench.arena, &beat));
-        struct wire_heartbeat_ok ok = {.sequence = beat.sequence, .sent_ns = beat.sent_ns, .generation = 1};
-        bench_say(head, WIRE_HEARTBEAT_OK, wire_heartbeat_ok_encode(&ok));
-    }
-}
-
 static void what_ran_is_journalled_behind_the_answer_and_again_until_it_is_acknowledged(void **state)
 {
     make(state);
     uint64_t link = execute_one(state, 1);
     assert_non_null(bench_heard(link, WIRE_ANSWER));
     assert_null(bench_heard(head, WIRE_JOURNAL));
-    bench_later(10000000);
+    bench_store(head);
     struct wire_journal journal;
     bench_take(journal, JOURNAL, head, &journal);
     assert_int_equal(journal.first, 1);
@@ -85,14 +54,14 @@ static void what_ran_is_journalled_behind_the_answer_and_again_until_it_is_ackno
 
     bench_down(head);
     bench_later(100000000);
-    let_join(2);    // a new head that remembers nothing of it
+    head = bench_join(2);    // a new head that remembers nothing of it
     bench_take(journal, JOURNAL, head, &journal);
     assert_int_equal(journal.first, 1);
     struct wire_journal_ok ok = {.last = 2};
     bench_say(head, WIRE_JOURNAL_OK, wire_journal_ok_encode(&ok));
     bench_down(head);
     bench_later(100000000);
-    let_join(3);
+    head = bench_join(3);
     bench_later(10000000);
     assert_null(bench_heard(head, WIRE_JOURNAL));
 }
@@ -125,12 +94,12 @@ static void new_leaves_are_told_and_go_to_the_store_a_piece_at_a_time(void **sta
 static void without_its_lease_a_worker_holds_its_answers(void **state)
 {
     make(state);
-    beat_back();
+    bench_beat_back(head);
     bench_later(5000000000);    // the head is silent for longer than the lease
     uint64_t link = execute_one(state, 1);
     assert_null(bench_heard(link, WIRE_ANSWER));
     bench_later(500000000);
-    beat_back();
+    bench_beat_back(head);
     assert_non_null(bench_heard(link, WIRE_ANSWER));
 }
 
@@ -140,10 +109,10 @@ static void a_life_that_the_same_head_fenced_joins_anew_without_its_sessions(voi
     uint64_t link = execute_one(state, 1);
     bench_down(head);
     bench_later(100000000);
-    let_join(1);
+    head = bench_join(1);
     struct wire_failed failed;
     bench_take(failed, FAILED, link, &failed);
-    assert_int_equal(failed.error, DJ_E_EPOCH_FENCED);
+    assert_int_equal(failed.error, DJ_E_STALE);
     struct wire_join first, second;
     uint64_t lives[2] = {0};
     bench_take(join, JOIN, head - 2, &first);

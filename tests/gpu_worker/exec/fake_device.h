@@ -28,6 +28,7 @@ struct fake_device {
     uint64_t fail_task;                 // the n-th kernel from now on fails (1: the next); 0: none
     uint64_t trimmed_bytes;
     uint32_t refused_op;                // fake_can refuses this op
+    uint64_t elapsed_ns;                // that each list of the compute stream says it took
 };
 
 // The place of the i-th element (row-major order of the sizes) of a tensor whose sizes broadcast to `shape`.
@@ -190,6 +191,7 @@ static inline struct device_list *fake_step(struct fake_device *device)
         return NULL;
     struct device_list *list = device->queue[device->head++ % FAKE_QUEUE_MAX];
     list->error = DJ_OK;
+    list->elapsed_ns = list->stream == DEVICE_COMPUTE ? device->elapsed_ns : 0;
     for (uint32_t i = 0; i < list->tasks && list->error == DJ_OK; i++) {
         list->error = fake_task(device, &list->task[i], &list->fault);
         list->failed_task = i;

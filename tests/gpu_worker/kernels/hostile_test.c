@@ -164,6 +164,110 @@ static void agree(struct prng *prng, struct trial *t)
         }
 }
 
+static struct tensor_meta meta_of(enum dtype dtype, uint32_t rank, const int64_t *size)
+{
+    struct tensor_meta meta = {.dtype = dtype, .rank = rank};
+    for (uint32_t d = 0; d < rank; d++)
+        meta.size[d] = size[d];
+    tensor_make_contiguous(&meta);
+    return meta;
+}
+#define META(dtype, ...) meta_of(dtype, sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), (const int64_t[]){__VA_ARGS__})
+
+// A gradient has the sizes of what the forward would give; false where that refuses.
+static bool gradient_of(struct trial *t, enum op forward, uint32_t n_in)
+{
+    struct op_result result;
+    struct op_call call = {.op = op_info(forward), .in = &t->in[1], .n_in = n_in, .attr = t->attr};
+    struct tensor_meta in[3] = {t->in[1], t->in[2], {.dtype = DTYPE_NONE}};
+    if (forward == OP_CONVOLUTION)
+        call.in = in;
+    if (op_infer(&call, &result, NULL) != DJ_OK)
+        return false;
+    t->in[0] = result.out[0];
+    return true;
+}
+
+static void agree_norm_gradient(struct prng *prng, struct trial *t, int64_t channels)
+{
+    int64_t images = (int64_t)prng_between(prng, 1, 2), groups = (int64_t)prng_between(prng, 1, 2);
+    t->in[0] = t->in[1] = META(DTYPE_F32, images, channels, 7, 9);
+    switch (t->op->number) {
+    case OP_LAYER_NORM_BACKWARD:
+    case OP_LAYER_NORM_BACKWARD_PARAMS:
+        t->in[2] = t->in[3] = META(DTYPE_F32, images, channels, 7, 1);
+        t->in[4] = META(DTYPE_F32, 9);
+        t->attr[0].count = 1;
+        t->ints[0][0] = 9;
+        break;
+    case OP_GROUP_NORM_BACKWARD:
+        t->in[2] = t->in[3] = META(DTYPE_F32, images, groups);
+        t->in[4] = META(DTYPE_F32, channels);
+        t->attr[0].i = images, t->attr[1].i = channels, t->attr[2].i = 63, t->attr[3].i = groups;
+        break;
+    case OP_BATCH_NORM_BACKWARD: t->in[2] = t->in[3] = t->in[4] = META(DTYPE_F32, channels); break;
+    default: t->in[1] = t->in[2] = META(DTYPE_F32, channels); break;
+    }
+}
+
+// Losses and gradients want more agreement than chance gives: most of their trials get it.
+static void agree_gradient(struct prng *prng, struct trial *t)
+{
+    int64_t channels = (int64_t)prng_between(prng, 1, 3) * 2, rows = (int64_t)prng_between(prng, 1, 5);
+    if (prng_between(prng, 0, 9) == 0)
+        return;
+    for (uint32_t i = 0; i < t->op->attrs && t->op->number >= OP_CONVOLUTION_BACKWARD_INPUT; i++)
+        if (t->attr[i].kind == ATTR_INTS) {
+            t->attr[i].count = 2;
+            for (int k = 0; k < 2; k++)
+                t->ints[i][k] = (int64_t)prng_between(prng, i == 2 ? 0 : 1, 2);
+        }
+    switch (t->op->number) {
+    case OP_SOFTMAX_BACKWARD:
+    case OP_LOG_SOFTMAX_BACKWARD: t->in[1] = t->in[0]; break;
+    case OP_LAYER_NORM_BACKWARD:
+    case OP_LAYER_NORM_BACKWARD_PARAMS:
+    case OP_GROUP_NORM_BACKWARD:
+    case OP_BATCH_NORM_TRAIN:
+    case OP_BATCH_NORM_BACKWARD: agree_norm_gradient(prng, t, channels); break;
+    case OP_NLL_LOSS:
+    case OP_NLL_LOSS_BACKWARD: {
+        uint32_t at = t->op->number == OP_NLL_LOSS_BACKWARD;
+        t->attr[0].i = (int64_t)prng_between(prng, 0, 2);
+        t->in[0] = t->attr[0].i == REDUCTION_NONE ? META(DTYPE_F32, rows) : meta_of(DTYPE_F32, 0, NULL);
+        t->in[at] = META(DTYPE_F32, rows, channels);
+        t->in[at + 1] = META(DTYPE_I64, rows);
+        t->in[at + 2] = META(DTYPE_F32, channels);
+        t->in[4] = at == 1 ? meta_of(DTYPE_F32, 0, NULL) : t->in[4];
+        break;
+    }
+    case OP_EMBEDDING_BACKWARD:
+        t->in[0] = META(DTYPE_F32, rows, channels);
+        t->in[1] = META(DTYPE_I64, rows);
+        break;
+    case OP_CONVOLUTION_BACKWARD_INPUT:
+    case OP_CONVOLUTION_BACKWARD_WEIGHT:
+        t->attr[5].i = (int64_t)prng_between(prng, 1, 2);
+        t->in[1] = META(DTYPE_F32, 2, channels, 7, 9);
+        t->in[2] = META(DTYPE_F32, 4, channels / t->attr[5].i, rows, 2);
+        gradient_of(t, OP_CONVOLUTION, 3);
+        break;
+    case OP_MAX_POOL2D_BACKWARD:
+    case OP_AVG_POOL2D_BACKWARD:
+        t->in[1] = META(DTYPE_F32, 2, channels, 7, 9);
+        if (gradient_of(t, t->op->number == OP_AVG_POOL2D_BACKWARD ? OP_AVG_POOL2D : OP_MAX_POOL2D, 1) && t->n_in == 3) {
+            t->in[2] = t->in[0];
+            t->in[2].dtype = DTYPE_I64;
+        }
+        break;
+    case OP_ADAPTIVE_AVG_POOL2D_BACKWARD:
+        t->in[0] = META(DTYPE_F32, 2, channels, rows, 2);
+        t->in[1] = META(DTYPE_F32, 2, channels, 7, 9);
+        break;
+    default: break;
+    }
+}
+
 // Whether the kernel ran, successfully or not.
 static bool try(struct prng *prng, struct trial *t)
 {
@@ -228,6 +332,7 @@ static void what_inference_lets_through_a_kernel_runs_or_refuses(void **state)
             struct trial trial;
             any_trial(&prng, op, &trial);
             agree(&prng, &trial);
+            agree_gradient(&prng, &trial);
             ran += try(&prng, &trial);
         }
         ran_ops++;

@@ -214,7 +214,7 @@ static void a_forked_child_is_told_and_may_have_its_own_session(void **state)
         struct dj_tensor shape = {.dtype = F32, .rank = 1, .size = {4}, .stride = {1}}, own, sum;
         bad |= dj_upload(DJ_ANY_DEVICE, (float[]){5, 0, 0, 0}, &shape, &own, &fault) != 0 ||
                record("add.Tensor", &own, &own, &sum) != 0 || dj_read(&sum, data, sizeof data, &fault) != 0 || data[0] != 10;
-        bad |= dj_shutdown() != 0;
+        bad |= dj_shutdown(0) != 0;
         _exit(bad);
     }
     int status;
@@ -264,7 +264,7 @@ static void after_shutdown_tensors_say_closed_and_a_new_session_works(void **sta
     struct dj_tensor x = upload((float[]){1, 2, 3, 4}, 2, 2);
     expect_double(&x, 1);
     pid_t child = embedded_pid(getpid());
-    assert_works(dj_shutdown());
+    assert_works(dj_shutdown(0));
     assert_false(dj_is_initialized());
     assert_int_equal(kill(child, 0), -1);
     float data[4];
@@ -293,14 +293,14 @@ static void a_worker_that_dies_is_a_typed_error_within_a_second(void **state)
     error = dj_read(&z, data, sizeof data, &fault);    // no head to give another worker
     assert_true(error != 0 && now_ms() - begun_ms < 1000);
     assert_true(strlen(fault.text) > 0);
-    dj_shutdown();
+    dj_shutdown(0);
     dj_cell_drop(x.cell);
     dj_cell_drop(y.cell);
     dj_cell_drop(z.cell);
     x = upload((float[]){3, 2, 3, 4}, 2, 2);
     expect_double(&x, 3);
     dj_cell_drop(x.cell);
-    assert_works(dj_shutdown());
+    assert_works(dj_shutdown(0));
 }
 
 static void an_embedded_worker_dies_with_its_parent_however_that_ends(void **state)

@@ -1,0 +1,647 @@
+// Recover: what brings a place's values to the worker that it has now. The head plans (RECOVER, RECOVERY), this side names what is needed and
+// puts the steps into the stream, each before what may build on it. Nothing is asked while the head is away, and nothing planned is lost with
+// it: the parts are kept until they are read, and a step is read when it can be sent.
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/assert.h"
+#include "core/base/log.h"
+#include "frontend/client/protocol/state.h"
+
+enum { DEATHS_MAX = 2, ROUNDS_MAX = 40, NEEDED_BYTES_MAX = 8 << 20, ABSENT_MAX = 1 << 16, STEP_ARENA_BYTES = 256 << 10 };
+#define AGAIN_NS 250000000u
+#define PARTS_BYTES_MAX ((uint64_t)1 << 30)
+
+void recover_init(struct peer *peer)
+{
+    list_init(&peer->recovery.parts);
+}
+
+static void part_free(struct plan_part *part)
+{
+    list_remove(&part->node);
+    blob_drop(part->body);
+    free(part);
+}
+
+void recover_drop(struct protocol *protocol, struct peer *peer)
+{
+    struct recovery_state *recovery = &peer->recovery;
+    list_each (node, &recovery->parts)
+        part_free(list_entry(node, struct plan_part, node));
+    flight_free(recovery->next);
+    list_each (node, &peer->flights) {
+        struct flight *flight = list_entry(node, struct flight, node);
+        if (flight->is_step)
+            flight_remove(protocol, peer, flight);
+    }
+    recovery->next = NULL;
+    recovery->is_reading = recovery->is_planned = false;
+    recovery->request = recovery->locating = recovery->ask_at_ns = recovery->bytes = 0;
+    recovery->steps_out = 0;
+    if (recovery->reader.arena != NULL)
+        arena_reset(recovery->reader.arena);
+}
+
+void recover_free(struct protocol *protocol, struct peer *peer)
+{
+    recover_drop(protocol, peer);
+    if (peer->recovery.reader.arena != NULL)
+        arena_free(peer->recovery.reader.arena);
+    free(peer->recovery.absent);
+}
+
+// What is needed -----------------------------------------------------------------------------------------------------------
+
+struct names {
+    const struct protocol *protocol;
+    struct absent *name;
+    size_t count, capacity;
+    bool has_failed;
+};
+
+static void names_add(struct names *names, uint64_t counter, uint32_t output)
+{
+    if (names->count == names->capacity) {
+        size_t capacity = names->capacity == 0 ? 256 : 2 * names->capacity;
+        struct absent *grown = realloc(names->name, capacity * sizeof *grown);
+        if (grown == NULL) {
+            names->has_failed = true;
+            return;
+        }
+        names->name = grown;
+        names->capacity = capacity;
+    }
+    names->name[names->count++] = (struct absent){.counter = counter, .output = output};
+}
+
+static void names_visit(void *context, uint64_t number, uint32_t output)
+{
+    struct names *names = context;
+    names_add(names, wire_counter(names->protocol, number), output);
+}
+
+static int compare_names(const void *left, const void *right)
+{
+    const struct absent *a = left, *b = right;
+    return position_compare(a->counter, a->output, b->counter, b->output);
+}
+
+// Every counter of [count] sorted ones, once.
+static bool has_counter(const uint64_t *counter, size_t count, uint64_t wanted)
+{
+    size_t low = 0, high = count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (counter[middle] < wanted)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < count && counter[low] == wanted;
+}
+
+static void add_inputs(struct names *names, const struct flight *flight)
+{
+    for (uint32_t i = 0; flight->kind == FLIGHT_EXECUTE && i < flight->plan->inputs; i++) {
+        uint64_t distance;
+        uint32_t output;
+        if (flight->plan->input[i].is_leaf)
+            continue;
+        binding_handle(flight->plan, flight->word, i, &distance, &output);
+        names_add(names, flight->counter - distance, output);
+    }
+}
+
+// Live handles, and inputs of what goes again, but for what that makes itself; sorted, each once.
+static bool collect_needed(const struct protocol *protocol, const struct peer *peer, struct names *names)
+{
+    uint64_t *making = malloc((peer->undone + 1) * sizeof *making);
+    size_t makings = 0, kept = 0;
+    if (making == NULL)
+        return false;
+    if (protocol->port.live_handles != NULL)
+        protocol->port.live_handles(protocol->port.self, peer->place, names_visit, names);
+    for (const struct list *node = peer->flights.next; node != &peer->flights; node = node->next) {
+        const struct flight *flight = list_entry(node, struct flight, node);
+        if (flight->state == FLIGHT_DONE || flight->is_step)
+            continue;
+        making[makings++] = flight->counter;
+        add_inputs(names, flight);
+    }
+    for (const struct list *node = protocol->fetches.next; node != &protocol->fetches; node = node->next) {
+        const struct fetch *fetch = list_entry(node, struct fetch, node);
+        if (fetch->place == peer->place && fetch->kind == FETCH_VALUE)
+            names_add(names, fetch->counter, fetch->output);
+    }
+    if (names->count > 0)
+        qsort(names->name, names->count, sizeof *names->name, compare_names);
+    for (size_t i = 0; i < names->count; i++) {
+        bool is_repeated = kept > 0 && compare_names(&names->name[kept - 1], &names->name[i]) == 0;
+        if (!is_repeated && !has_counter(making, makings, names->name[i].counter))
+            names->name[kept++] = names->name[i];
+    }
+    names->count = kept;
+    free(making);
+    return !names->has_failed;
+}
+
+static void write_names(struct writer *writer, const struct absent *name, size_t count)
+{
+    uint64_t before = 0;
+    for (size_t i = 0; i < count; i++) {
+        write_var(writer, name[i].counter - before);
+        write_var(writer, name[i].output);
+        before = name[i].counter;
+    }
+}
+
+static enum dj_error send_recover(struct protocol *protocol, struct peer *peer, const struct names *names)
+{
+    struct recovery_state *recovery = &peer->recovery;
+    struct writer needed = writer_make(NEEDED_BYTES_MAX), absent = writer_make(NEEDED_BYTES_MAX);
+    if (recovery->absents > 0)
+        qsort(recovery->absent, recovery->absents, sizeof *recovery->absent, compare_names);
+    write_names(&needed, names->name, names->count);
+    write_names(&absent, recovery->absent, recovery->absents);
+    struct wire_recover message = {.request = ++protocol->next_request,
+                                   .session = peer->session,
+                                   .epoch = peer->epoch,
+                                   .incarnation = peer->grant.incarnation,
+                                   .needed = needed.data,
+                                   .needed_bytes = (uint32_t)needed.length,
+                                   .absent = absent.data,
+                                   .absent_bytes = (uint32_t)absent.length,
+                                   .lost = recovery->lost,
+                                   .replayed = peer->recoveries};
+    struct blob *body = needed.error == DJ_OK && absent.error == DJ_OK ? wire_recover_encode(&message) : NULL;
+    writer_free(&needed);
+    writer_free(&absent);
+    if (body == NULL)
+        return DJ_E_LIMIT;
+    recovery->request = message.request;
+    send_message(protocol, protocol->head_link, WIRE_RECOVER, body);
+    return DJ_OK;
+}
+
+void recover_ask(struct protocol *protocol, struct peer *peer)
+{
+    struct recovery_state *recovery = &peer->recovery;
+    bool is_due = peer->state == PEER_RECOVERING && !recovery->is_planned && recovery->request == 0 &&
+                  recovery->ask_at_ns <= protocol->now_ns;
+    if (!is_due || protocol->head != HEAD_READY)
+        return;
+    recovery->ask_at_ns = 0;
+    if (peer->session != protocol->session) {
+        peer_lose(protocol, peer, DJ_E_HANDLE_LOST, "the head lost the session whose values were on worker %s", recovery->name);
+        return;
+    }
+    // What was seen is told first: the plan starts from it.
+    journal_place(protocol, NULL);
+    struct names names = {.protocol = protocol};
+    peer->is_behind = false;
+    if (!collect_needed(protocol, peer, &names)) {
+        recovery->ask_at_ns = later(protocol->now_ns, AGAIN_NS);
+    } else if (names.count == 0 && recovery->absents == 0) {
+        recovery->is_planned = true;
+        peer_ready(protocol, protocol->now_ns, peer);
+    } else if (send_recover(protocol, peer, &names) != DJ_OK) {
+        peer_lose(protocol, peer, DJ_E_LIMIT, "%zu values are more than one recovery brings back", names.count);
+    }
+    free(names.name);
+}
+
+// What the head says --------------------------------------------------------------------------------------------------------
+
+static struct peer *peer_of(const struct protocol *protocol, uint64_t request)
+{
+    list_each (node, &protocol->peers) {
+        struct peer *peer = list_entry(node, struct peer, node);
+        if (request != 0 && peer->recovery.request == request && peer->state == PEER_RECOVERING)
+            return peer;
+    }
+    return NULL;
+}
+
+void recover_said(struct protocol *protocol, const struct wire_recovery *message, struct blob *body)
+{
+    struct peer *peer = peer_of(protocol, message->request);
+    if (peer == NULL)
+        return;    // of a worker that died meanwhile
+    struct recovery_state *recovery = &peer->recovery;
+    struct plan_part *part = calloc(1, sizeof *part);
+    if (part == NULL || recovery->bytes + message->encoded_bytes > PARTS_BYTES_MAX) {
+        free(part);
+        peer_lose(protocol, peer, part == NULL ? DJ_E_NO_MEMORY : DJ_E_LIMIT, "the plan of the recovery is too long to be kept");
+        return;
+    }
+    part->body = blob_hold(body);
+    part->bytes = message->encoded;
+    part->length = message->encoded_bytes;
+    recovery->bytes += message->encoded_bytes;
+    list_push(&recovery->parts, &part->node);
+    if (!message->is_last)
+        return;
+    recovery->is_planned = true;
+    recovery->request = 0;
+    recovery->absents = 0;
+    recovery->cost_ns = message->cost_ns;
+    recovery->executions = message->executions;
+    peer_ready(protocol, protocol->now_ns, peer);
+}
+
+bool recover_refused(struct protocol *protocol, uint64_t request, enum dj_error error, const char *text)
+{
+    struct peer *peer = peer_of(protocol, request);
+    if (peer == NULL)
+        return false;
+    recover_drop(protocol, peer);
+    if (dj_error_retry(error) != ERROR_RETRY_later && error != DJ_E_STALE && error != DJ_E_HANDLE_LOST && error != DJ_E_GRANT) {
+        peer_lose(protocol, peer, error, "%s", text);
+        return true;
+    }
+    log_write(LOG_INFO, "client", "place=%u the head plans no recovery yet: %s", peer->place, text);
+    peer->recovery.ask_at_ns = later(protocol->now_ns, AGAIN_NS);
+    return true;
+}
+
+// Parts of an unfinished plan are worth nothing without the rest.
+void recover_head_down(struct protocol *protocol)
+{
+    list_each (node, &protocol->peers) {
+        struct peer *peer = list_entry(node, struct peer, node);
+        peer->recovery.locating = 0;
+        if (peer->state == PEER_RECOVERING && !peer->recovery.is_planned)
+            recover_drop(protocol, peer);
+    }
+}
+
+// Where values are ----------------------------------------------------------------------------------------------------------
+
+const struct wire_location *whereabouts_of(const struct protocol *protocol, uint64_t incarnation)
+{
+    for (uint32_t i = 0; i < WHEREABOUTS_MAX; i++)
+        if (protocol->where[i].incarnation == incarnation && incarnation != 0)
+            return &protocol->where[i].location;
+    return NULL;
+}
+
+void whereabouts_learn(struct protocol *protocol, const struct wire_location *location)
+{
+    if (whereabouts_of(protocol, location->incarnation) != NULL)
+        return;
+    struct whereabouts *to = &protocol->where[protocol->wheres++ % WHEREABOUTS_MAX];
+    *to = (struct whereabouts){.incarnation = location->incarnation, .location = *location};
+}
+
+void recover_located(struct protocol *protocol, const struct wire_located *message)
+{
+    for (uint32_t i = 0; i < message->locations_count; i++)
+        whereabouts_learn(protocol, &message->locations[i]);
+    list_each (node, &protocol->peers) {
+        struct peer *peer = list_entry(node, struct peer, node);
+        struct recovery_state *recovery = &peer->recovery;
+        if (recovery->locating != message->request)
+            continue;
+        recovery->locating = 0;
+        if (recovery->next != NULL && whereabouts_of(protocol, recovery->next->from_incarnation) == NULL) {
+            recovery->rounds++;    // gone since it was planned: another plan
+            fault_set(&peer->trouble, DJ_E_HANDLE_LOST, "the worker that a value was to come from is gone");
+            peer->drained_at_ns = later(protocol->now_ns, AGAIN_NS);
+            peer->is_draining = true;
+        }
+        stream_send(protocol, peer);
+        return;
+    }
+}
+
+static void locate(struct protocol *protocol, struct peer *peer, const struct flight *flight)
+{
+    if (protocol->head != HEAD_READY || peer->recovery.locating != 0)
+        return;
+    struct wire_handle handle = {.session = peer->session, .counter = flight->from_counter, .output = flight->from_output};
+    struct wire_locate message = {.request = ++protocol->next_request, .handles = &handle, .handles_count = 1};
+    peer->recovery.locating = message.request;
+    send_message(protocol, protocol->head_link, WIRE_LOCATE, wire_locate_encode(&message));
+}
+
+// Steps become flights -------------------------------------------------------------------------------------------------------
+
+struct step_plan {
+    struct srg_plan *plan;
+    uint32_t number;
+};
+
+// The one plan of that fingerprint; takes `plan` over. NULL: it could not be remembered.
+static const struct step_plan *plan_remember(struct protocol *protocol, struct srg_plan *plan)
+{
+    struct step_plan *known = map_get(protocol->step_plans, plan->fingerprint);
+    if (known == NULL && (known = calloc(1, sizeof *known)) != NULL) {
+        // Numbers from the end: those of the program's own plans grow from 0.
+        *known = (struct step_plan){.plan = plan_hold(plan), .number = PLAN_NUMBERS - 1 - map_count(protocol->step_plans)};
+        if (map_put(protocol->step_plans, plan->fingerprint, known) != DJ_OK) {
+            plan_drop(known->plan);
+            free(known);
+            known = NULL;
+        }
+    }
+    plan_drop(plan);
+    return known;
+}
+
+void step_plans_free(struct protocol *protocol)
+{
+    uint32_t cursor = 0;
+    for (struct step_plan *known = map_next(protocol->step_plans, &cursor, NULL); known != NULL;
+         known = map_next(protocol->step_plans, &cursor, NULL)) {
+        plan_drop(known->plan);
+        free(known);
+    }
+    map_free(protocol->step_plans);
+}
+
+static bool plan_learn(struct protocol *protocol, const struct record_plan *record)
+{
+    struct srg_plan *plan;
+    struct fault fault = {0};
+    if (map_get(protocol->step_plans, record->fingerprint) != NULL)
+        return true;
+    if (plan_decode(record->bytes, record->length, &plan, &fault) != DJ_OK) {
+        log_write(LOG_WARN, "client", "a plan of a recovery cannot be read: %s", fault.text);
+        return false;
+    }
+    return plan_remember(protocol, plan) != NULL;
+}
+
+// Leaves whose bytes this process has; the worker gets others from the store.
+static uint32_t own_leaves(const struct protocol *protocol, const struct srg_plan *plan, const int64_t *word, struct leaf **leaf)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < plan->inputs; i++) {
+        struct leaf *found = plan->input[i].is_leaf ? leaf_find(protocol->config.leaves, binding_leaf(plan, word, i)) : NULL;
+        if (found != NULL && found->blob != NULL)
+            leaf[count++] = found;
+    }
+    return count;
+}
+
+// An EXECUTE of `word`; masks are given as far as they have set bits.
+static struct flight *flight_of_plan(struct protocol *protocol, const struct recovery_step *step, const struct step_plan *known,
+                                     const int64_t *word, const uint8_t *keep, uint32_t keep_bytes)
+{
+    const struct srg_plan *plan = known->plan;
+    size_t kept = (plan->outputs + 7) / 8, donated = (plan->inputs + 7) / 8;
+    struct submission like = {.plan = known->plan, .plan_number = known->number, .word = word};
+    uint8_t *masks = calloc(1, kept + donated + 1);
+    struct leaf **leaf = malloc((plan->inputs + 1) * sizeof(struct leaf *));
+    struct flight *flight = NULL;
+    if (masks != NULL && leaf != NULL) {
+        memcpy(masks, keep, keep_bytes < kept ? keep_bytes : kept);
+        if (step->donate_bytes > 0 && step->kind == STEP_REPLAY)
+            memcpy(masks + kept, step->donate, step->donate_bytes < donated ? step->donate_bytes : donated);
+        like.kept = masks;
+        like.donated = masks + kept;
+        like.leaves = leaf;
+        like.leaves_count = own_leaves(protocol, plan, word, leaf);
+        flight = flight_of_step(&like);
+    }
+    free(masks);
+    free(leaf);
+    return flight;
+}
+
+static struct flight *flight_of_small_plan(struct protocol *protocol, const struct recovery_step *step)
+{
+    static const uint8_t first[] = {1};
+    struct srg_plan *plan;
+    int64_t *word;
+    struct fault fault = {0};
+    struct leaf *fact = NULL;
+    enum dj_error error = DJ_OK;
+    if (step->kind == STEP_RESTORE && step->fact != NULL)
+        error = leaf_of(protocol->config.leaves, step->fact, step->fact_bytes, &fact);
+    if (error == DJ_OK)
+        error = step->kind == STEP_COPY
+                    ? recovery_copy_plan(step, &plan, &word, &fault)
+                    : recovery_restore_plan(step, fact == NULL ? (struct hash128){0} : fact->content, &plan, &word, &fault);
+    struct flight *flight = NULL;
+    if (error == DJ_OK) {
+        const struct step_plan *known = plan_remember(protocol, plan);
+        if (known != NULL)
+            flight = flight_of_plan(protocol, step, known, word, first, 1);
+        if (flight != NULL) {
+            flight->has_name = true;
+            flight->output = step->output;
+        }
+        free(word);
+    } else {
+        log_write(LOG_WARN, "client", "a step of a recovery cannot be made: %s", fault.text);
+    }
+    leaf_drop(fact);
+    return flight;
+}
+
+static struct flight *flight_of(struct protocol *protocol, const struct peer *peer, const struct recovery_step *step)
+{
+    struct flight *flight = NULL;
+    const struct step_plan *known;
+    switch ((enum recovery_step_kind)step->kind) {
+    case STEP_REPLAY:
+        known = map_get(protocol->step_plans, step->plan);
+        if (known != NULL && known->plan->words == step->words)
+            flight = flight_of_plan(protocol, step, known, step->word, step->keep, step->keep_bytes);
+        if (flight != NULL)
+            flight->is_replay = true;
+        break;
+    case STEP_RESTORE:
+    case STEP_COPY: flight = flight_of_small_plan(protocol, step); break;
+    case STEP_FETCH:
+        flight = calloc(1, sizeof *flight);
+        if (flight != NULL)
+            *flight = (struct flight){.kind = FLIGHT_IMPORT,
+                                      .from_place = peer->place,
+                                      .from_counter = step->counter,
+                                      .from_output = step->output,
+                                      .from_incarnation = step->from,
+                                      .output = step->output};
+        break;
+    }
+    if (flight == NULL)
+        return NULL;
+    flight->is_step = true;
+    flight->counter = step->counter;
+    flight->part = step->part;
+    if (step->releases > 0 && (flight->released = malloc(step->releases * sizeof *flight->released)) != NULL) {
+        flight->owns_released = true;
+        flight->released_count = step->releases;
+        for (uint32_t i = 0; i < step->releases; i++)
+            flight->released[i] = (struct released){.counter = step->released[i].counter, .output = step->released[i].output};
+    }
+    return flight;
+}
+
+static bool begin_part(struct protocol *protocol, struct recovery_state *recovery)
+{
+    if (recovery->is_reading)
+        return true;
+    if (list_is_empty(&recovery->parts))
+        return false;
+    const struct plan_part *part = list_entry(recovery->parts.next, struct plan_part, node);
+    if (recovery->reader.arena == NULL && arena_make(STEP_ARENA_BYTES, RECOVERY_BYTES_MAX, &recovery->reader.arena) != DJ_OK)
+        return false;
+    arena_reset(recovery->reader.arena);
+    recovery->reader.reader = reader_make(part->bytes, part->length);
+    recovery->reader.scratch = &protocol->scratch;
+    recovery->reader.part = NULL;
+    recovery->is_reading = true;
+    return true;
+}
+
+static struct flight *read_next(struct protocol *protocol, struct peer *peer)
+{
+    struct recovery_state *recovery = &peer->recovery;
+    while (begin_part(protocol, recovery)) {
+        struct record_plan plan;
+        struct recovery_step step;
+        enum recovery_item item = recovery_next(&recovery->reader, &plan, &step);
+        struct flight *flight = item == RECOVERY_STEP ? flight_of(protocol, peer, &step) : NULL;
+        if (flight != NULL)
+            return flight;
+        if (item == RECOVERY_PLAN && plan_learn(protocol, &plan))
+            continue;
+        if (item == RECOVERY_END) {
+            recovery->is_reading = false;
+            part_free(list_entry(recovery->parts.next, struct plan_part, node));
+            continue;
+        }
+        fault_set(&peer->trouble, DJ_E_MALFORMED, "a part of the recovery's plan cannot be read");
+        log_write(LOG_WARN, "client", "place=%u %s", peer->place, peer->trouble.text);
+        recovery->rounds++;
+        peer->is_draining = true;
+        return NULL;
+    }
+    return NULL;
+}
+
+struct flight *recover_next_step(struct protocol *protocol, struct peer *peer, uint64_t counter, bool *ret_waits)
+{
+    struct recovery_state *recovery = &peer->recovery;
+    if (recovery->next == NULL && !list_is_empty(&recovery->parts))
+        recovery->next = read_next(protocol, peer);
+    struct flight *next = recovery->next;
+    if (next == NULL || next->counter > counter)
+        return NULL;
+    bool is_nowhere = next->from_incarnation != 0 && whereabouts_of(protocol, next->from_incarnation) == NULL;
+    if (is_nowhere)
+        locate(protocol, peer, next);
+    if (is_nowhere || recovery->steps_out >= PROTOCOL_STEPS_OUT_MAX) {
+        *ret_waits = true;
+        return NULL;
+    }
+    recovery->next = NULL;
+    recovery->steps_out++;
+    flight_add(protocol, peer, next);
+    return next;
+}
+
+bool recover_has_steps(const struct peer *peer)
+{
+    return peer->recovery.next != NULL || !list_is_empty(&peer->recovery.parts);
+}
+
+void recover_step_done(struct protocol *protocol, struct peer *peer, struct flight *flight)
+{
+    protocol->stats.replayed += flight->is_replay;
+    flight_done(protocol, peer, flight);
+    flight_remove(protocol, peer, flight);
+    peer->recovery.steps_out--;
+}
+
+void recover_finish(struct protocol *protocol, struct peer *peer)
+{
+    struct recovery_state *recovery = &peer->recovery;
+    if (recovery->begun_ns == 0 || peer->state != PEER_READY || peer->is_draining || recover_has_steps(peer) ||
+        recovery->steps_out > 0)
+        return;
+    struct protocol_recovery told = {.place = peer->place,
+                                     .executions = recovery->executions,
+                                     .cost_ns = recovery->cost_ns,
+                                     .took_ns = protocol->now_ns - recovery->begun_ns,
+                                     .was_lost = recovery->lost != 0};
+    snprintf(told.from, sizeof told.from, "%s", recovery->name);
+    snprintf(told.to, sizeof told.to, "%s", peer->grant.name);
+    protocol->stats.recoveries++;
+    protocol->stats.recovery_ns += told.took_ns;
+    recovery->begun_ns = recovery->lost = recovery->cost_ns = 0;
+    recovery->executions = 0;
+    recovery->rounds = 0;
+    if (protocol->port.recovered != NULL)
+        protocol->port.recovered(protocol->port.self, &told);
+}
+
+bool recover_is_hopeless(const struct peer *peer)
+{
+    return peer->recovery.rounds > ROUNDS_MAX;
+}
+
+// Absent and blamed ----------------------------------------------------------------------------------------------------------
+
+void recover_absent(struct protocol *protocol, struct peer *peer, uint64_t counter, uint32_t output)
+{
+    struct recovery_state *recovery = &peer->recovery;
+    (void)protocol;
+    for (uint32_t i = 0; i < recovery->absents; i++)
+        if (recovery->absent[i].counter == counter && recovery->absent[i].output == output)
+            return;
+    if (recovery->absents == recovery->absents_capacity) {
+        uint32_t capacity = recovery->absents_capacity == 0 ? 16 : 2 * recovery->absents_capacity;
+        struct absent *grown = capacity > ABSENT_MAX ? NULL : realloc(recovery->absent, capacity * sizeof *grown);
+        if (grown == NULL)
+            return;    // another round names it
+        recovery->absent = grown;
+        recovery->absents_capacity = capacity;
+    }
+    recovery->absent[recovery->absents++] = (struct absent){.counter = counter, .output = output};
+}
+
+void recover_absent_inputs(struct protocol *protocol, struct peer *peer, const struct flight *flight)
+{
+    struct names names = {.protocol = protocol};
+    add_inputs(&names, flight);
+    for (size_t i = 0; i < names.count; i++)
+        recover_absent(protocol, peer, names.name[i].counter, names.name[i].output);
+    free(names.name);
+}
+
+void recover_blame(struct protocol *protocol, struct peer *peer)
+{
+    uint64_t counter = peer->suspect_counter;
+    uint32_t part = peer->suspect_part;
+    struct recovery_state *recovery = &peer->recovery;
+    (void)protocol;
+    peer->suspect_counter = 0;
+    if (counter == 0)
+        return;
+    list_each (node, &peer->flights) {
+        struct flight *flight = list_entry(node, struct flight, node);
+        if (position_compare(flight->counter, flight->part, counter, part) != 0 || flight->state == FLIGHT_DONE)
+            continue;
+        if (!flight->is_step) {
+            if (++flight->deaths >= DEATHS_MAX)
+                flight->doom = DJ_E_QUARANTINED;
+            return;
+        }
+        bool is_same = recovery->blamed_counter == counter && recovery->blamed_part == part;
+        recovery->blamed_deaths = is_same ? recovery->blamed_deaths + 1 : 1;
+        recovery->blamed_counter = counter;
+        recovery->blamed_part = part;
+        return;
+    }
+}
+
+bool recover_is_quarantined(const struct peer *peer)
+{
+    return peer->recovery.blamed_deaths > DEATHS_MAX;
+}

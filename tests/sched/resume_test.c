@@ -1,0 +1,264 @@
+// How sessions are opened, taken over, left and forgotten; and what a client that resumes one reads.
+
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/sched/story.h"
+
+static const struct hash128 token = {1, 2};
+
+static void a_session_is_durable_before_its_client_hears_of_it(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t client = rig_link(rig, ROLE_CLIENT, token);
+    struct wire_session_grant grant;
+
+    rig->holds_commits = true;
+    SAY(rig, client, SESSION_OPEN, session_open, .request = 5, .device_index = -2, .name = "n");
+    assert_null(rig_heard(rig, client, WIRE_SESSION_GRANT));
+    rig_release_commits(rig, DJ_OK);
+    HEARD(rig, client, SESSION_GRANT, session_grant, &grant);
+    assert_int_equal(grant.epoch, 1);
+    assert_int_equal(grant.journalled, 0);
+    assert_int_equal(rig_stored(rig, STORE_SESSION), 1);
+}
+
+static void taking_over_by_name_fences_the_old_client_and_waits_for_every_worker(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+    uint64_t first = story_open(story, "chat", &worker, 1);
+    struct wire_session_grant grant;
+    struct wire_failed failed;
+    struct wire_admit admit;
+
+    story_run(story, worker, 3);
+    uint64_t second = rig_link(rig, ROLE_CLIENT, token);
+    SAY(rig, second, SESSION_OPEN, session_open, .request = 6, .device_index = -1, .name = "chat");
+    HEARD(rig, first, FAILED, failed, &failed);
+    assert_int_equal(failed.error, DJ_E_EPOCH_FENCED);
+    assert_true(rig_is_closed(rig, first));
+    HEARD(rig, worker, ADMIT, admit, &admit);
+    assert_int_equal(admit.epoch, 2);
+    SAY(rig, worker, ADMITTED, admitted, .session = story->session, .epoch = 1);    // late, of the old epoch
+    assert_null(rig_heard(rig, second, WIRE_SESSION_GRANT));
+    SAY(rig, worker, ADMITTED, admitted, .session = story->session, .epoch = 2);
+    SAY(rig, worker, ADMITTED, admitted, .session = story->session, .epoch = 2);    // of the grant itself
+    HEARD(rig, second, SESSION_GRANT, session_grant, &grant);
+    assert_int_equal(grant.session, story->session);
+    assert_int_equal(grant.epoch, 2);
+    assert_int_equal(grant.journalled, 3);
+    // Another tenant's session of that name is another one.
+    uint64_t third = rig_link(rig, ROLE_CLIENT, token);
+    SAY(rig, third, SESSION_OPEN, session_open, .request = 6, .device_index = -2, .name = "chat", .tenant = "else");
+    HEARD(rig, third, SESSION_GRANT, session_grant, &grant);
+    assert_int_not_equal(grant.session, story->session);
+}
+
+static void a_workers_death_counts_as_its_confirmation_of_the_new_epoch(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+
+    story_open(story, "chat", &worker, 1);
+    uint64_t second = rig_link(rig, ROLE_CLIENT, token);
+    SAY(rig, second, SESSION_OPEN, session_open, .request = 6, .device_index = -2, .name = "chat");
+    assert_null(rig_heard(rig, second, WIRE_SESSION_GRANT));
+    rig_link_down(rig, worker);
+    assert_non_null(rig_heard(rig, second, WIRE_SESSION_GRANT));
+}
+
+static void an_old_epoch_does_not_come_back(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+    struct wire_failed failed;
+
+    rig_link_down(rig, story_open(story, "chat", &worker, 1));
+    uint64_t second = rig_link(rig, ROLE_CLIENT, token), late = rig_link(rig, ROLE_CLIENT, token);
+    SAY(rig, second, SESSION_OPEN, session_open, .request = 6, .device_index = -2, .name = "chat");
+    SAY(rig, late, SESSION_OPEN, session_open, .request = 7, .device_index = -2, .session = story->session, .epoch = 1);
+    HEARD(rig, late, FAILED, failed, &failed);
+    assert_int_equal(failed.error, DJ_E_EPOCH_FENCED);
+    assert_true(rig_is_closed(rig, late));
+}
+
+static void sessions_survive_the_head_and_their_numbers_are_not_used_again(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+    struct wire_session_grant grant;
+
+    story_open(story, "chat", &worker, 1);
+    story_run(story, worker, 3);
+    rig_link_down(rig, worker);    // so that the next life waits for nobody
+    rig_restart(rig);
+    uint64_t other = rig_link(rig, ROLE_CLIENT, token), client = rig_link(rig, ROLE_CLIENT, token);
+    SAY(rig, other, SESSION_OPEN, session_open, .request = 1, .device_index = -2);
+    HEARD(rig, other, SESSION_GRANT, session_grant, &grant);
+    assert_int_not_equal(grant.session, story->session);
+    SAY(rig, client, SESSION_OPEN, session_open, .request = 1, .device_index = -2, .name = "chat");
+    HEARD(rig, client, SESSION_GRANT, session_grant, &grant);
+    assert_int_equal(grant.session, story->session);
+    assert_int_equal(grant.epoch, 2);
+    assert_int_equal(grant.journalled, 3);
+}
+
+static void a_session_that_is_closed_is_erased(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+    uint64_t client = story_open(story, "chat", &worker, 1);
+
+    story_run(story, worker, 3);
+    assert_int_equal(rig_stored(rig, STORE_EXECUTION), 3);
+    SAY(rig, client, SESSION_CLOSE, session_close, .session = story->session, .epoch = 1);
+    assert_non_null(rig_heard(rig, worker, WIRE_DISMISS));
+    rig_advance(rig, 2000000000);
+    assert_int_equal(rig_stored(rig, STORE_EXECUTION), 0);
+    assert_int_equal(rig_stored(rig, STORE_SESSION), 0);
+    story_run(story, worker, 1);    // still on its way
+    rig_advance(rig, 2000000000);
+    assert_int_equal(rig_stored(rig, STORE_EXECUTION), 0);
+}
+
+static void erasing_goes_on_after_a_restart(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+    uint64_t client = story_open(story, "", &worker, 1);
+
+    story_run(story, worker, 3);
+    SAY(rig, client, SESSION_CLOSE, session_close, .session = story->session, .epoch = 1);
+    rig_restart(rig);
+    rig_advance(rig, 2000000000);
+    assert_int_equal(rig_stored(rig, STORE_EXECUTION), 0);
+    assert_int_equal(rig_stored(rig, STORE_SESSION), 0);
+}
+
+static void a_named_session_that_is_kept_loses_its_values_and_keeps_its_records_for_a_while(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+    uint64_t client = story_open(story, "chat", &worker, 1);
+
+    story_run(story, worker, 3);
+    SAY(rig, client, SESSION_CLOSE, session_close, .session = story->session, .epoch = 1, .keep = true);
+    assert_non_null(rig_heard(rig, worker, WIRE_DISMISS));
+    rig_link_down(rig, worker);
+    rig_advance(rig, 60 * (uint64_t)1000000000);
+    assert_int_equal(rig_stored(rig, STORE_EXECUTION), 3);
+    rig->now_ns += HEAD_RETENTION_NS;
+    rig_advance(rig, 2000000000);
+    assert_int_equal(rig_stored(rig, STORE_EXECUTION), 0);
+    assert_int_equal(rig_stored(rig, STORE_SESSION), 0);
+}
+
+static void the_records_of_a_session_are_read_in_pages_each_plan_before_its_first_use(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+    uint64_t client = story_open(story, "chat", &worker, 1), from = 0;
+    uint32_t executions = 0, plans = 0, pages = 0;
+    struct record_scratch scratch;
+    struct record record;
+
+    story_run(story, worker, 700);
+    assert_ok(record_scratch_make(&scratch));
+    do {
+        struct wire_journal_part part;
+        SAY(rig, client, JOURNAL_GET, journal_get, .request = 4, .session = story->session, .epoch = 1, .from = from);
+        HEARD(rig, client, JOURNAL_PART, journal_part, &part);
+        struct reader reader = reader_make(part.records, part.records_bytes);
+        for (uint32_t i = 0; i < part.count; i++) {
+            assert_ok(record_read(&reader, &scratch, &record));
+            plans += record.kind == RECORD_PLAN;
+            if (record.kind == RECORD_EXECUTION)
+                assert_int_equal(record.execution.id.counter, ++executions);
+            assert_true(plans == (executions < 2 ? executions == 0 || record.kind == RECORD_EXECUTION ? 1 : 2 : 2));
+        }
+        assert_int_equal(reader_left(&reader), 0);
+        assert_true(part.next > from || part.next == 0);
+        from = part.next;
+        pages++;
+    } while (from != 0);
+    record_scratch_free(&scratch);
+    assert_int_equal(executions, 700);
+    assert_true(pages > 1);
+}
+
+static void a_lost_worker_is_replaced_by_one_of_its_class_and_not_by_one_that_cannot_be_reached(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10), plain = rig_worker_of(rig, "w2", 20, "other"), twin = rig_worker(rig, "w3", 30);
+    struct story *story = story_make(state, rig);
+    uint64_t client = story_open(story, "", &worker, 1);
+    struct wire_admit admit;
+
+    SAY(rig, client, GRANT_ASK, grant_ask, .request = 2, .session = story->session, .epoch = 1, .device_index = 0,
+        .numerics = (uint32_t)hash64("test", 4), .avoid = 10);
+    assert_null(rig_heard(rig, worker, WIRE_ADMIT));
+    assert_null(rig_heard(rig, plain, WIRE_ADMIT));
+    HEARD(rig, twin, ADMIT, admit, &admit);
+    rig_link_down(rig, worker);
+    rig_link_down(rig, twin);
+    SAY(rig, client, GRANT_ASK, grant_ask, .request = 3, .session = story->session, .epoch = 1, .device_index = 0,
+        .numerics = (uint32_t)hash64("test", 4), .avoid = 10);
+    HEARD(rig, plain, ADMIT, admit, &admit);
+}
+
+static void replicas_go_to_another_living_worker(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10), client = rig_link(rig, ROLE_CLIENT, token);
+    struct wire_admit admit;
+
+    SAY(rig, client, SESSION_OPEN, session_open, .request = 1, .device_index = -1, .recovery = LINEAGE_REPLICATE,
+        .replay_limit_ns = 7);
+    HEARD(rig, worker, ADMIT, admit, &admit);
+    assert_int_equal(admit.recovery, LINEAGE_REPLICATE);
+    assert_int_equal(admit.replay_limit_ns, 7);
+    assert_int_equal(admit.replicas_count, 0);
+    uint64_t other = rig_worker(rig, "w2", 20);
+    HEARD(rig, worker, ADMIT, admit, &admit);
+    assert_int_equal(admit.replicas_count, 1);
+    assert_int_equal(admit.replicas[0].incarnation, 20);
+    rig_worker(rig, "w3", 30);
+    rig_link_down(rig, other);
+    HEARD(rig, worker, ADMIT, admit, &admit);
+    assert_int_equal(admit.replicas[0].incarnation, 30);
+}
+
+static void a_head_that_slept_gives_everybody_that_time(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10), client = rig_link(rig, ROLE_CLIENT, token);
+
+    rig_advance(rig, HEAD_LEASE_NS / 2);
+    SAY(rig, worker, HEARTBEAT, heartbeat, .sequence = 1);
+    for (int i = 0; i < 4; i++) {    // it runs once in three seconds, and hears nobody meanwhile
+        rig->now_ns += 3000000000;
+        rig_run(rig);
+        rig->now_ns += 260000000;
+        rig_run(rig);
+    }
+    assert_null(rig_heard(rig, client, WIRE_WORKER_GONE));
+    rig_advance(rig, HEAD_LEASE_NS + 1000000000);
+    assert_non_null(rig_heard(rig, client, WIRE_WORKER_GONE));
+}
+
+CASES(a_session_is_durable_before_its_client_hears_of_it, taking_over_by_name_fences_the_old_client_and_waits_for_every_worker,
+      a_workers_death_counts_as_its_confirmation_of_the_new_epoch, an_old_epoch_does_not_come_back,
+      sessions_survive_the_head_and_their_numbers_are_not_used_again, a_session_that_is_closed_is_erased,
+      erasing_goes_on_after_a_restart, a_named_session_that_is_kept_loses_its_values_and_keeps_its_records_for_a_while,
+      the_records_of_a_session_are_read_in_pages_each_plan_before_its_first_use,
+      a_lost_worker_is_replaced_by_one_of_its_class_and_not_by_one_that_cannot_be_reached, replicas_go_to_another_living_worker,
+      a_head_that_slept_gives_everybody_that_time)
