@@ -73,8 +73,8 @@ static pid_t pid_in_status(const cJSON *status, const char *name)
     const cJSON *item;
     if (strcmp(name, "head") == 0)
         return (pid_t)json_number(status, "pid");
-    cJSON_ArrayForEach(item, json_at(status, "workers")) if (strcmp(json_text(item, "name"), name) == 0) return (pid_t)
-        json_number(item, "pid");
+    cJSON_ArrayForEach(item, json_at(status, "workers")) if (strcmp(json_text(item, "name"), name) ==
+                                                             0) return (pid_t)json_number(item, "pid");
     cJSON_ArrayForEach(item, json_at(status, "sessions"))
     {
         pid_t pid = (pid_t)json_number(item, "pid");
@@ -245,14 +245,15 @@ static int tell(const char *name, const char *line, const struct client_options 
         return complain(EXIT_FAILED, "the state folder's path is too long for a socket");
     enum dj_error error = live_ask(path, line, answer);
     if (error != DJ_OK)
-        return complain(EXIT_FAILED,
-                        "%s does not listen for chaos at %s (%s); start it with --chaos, a client with DJINN_CHAOS=1, and name its "
-                        "state folder with --state",
-                        name, path, dj_error_text(error));
+        return complain(
+            EXIT_FAILED,
+            "%s does not listen for chaos at %s (%s); start it with --chaos, a client with DJINN_CHAOS=1, and name its "
+            "state folder with --state",
+            name, path, dj_error_text(error));
     cJSON *json = cJSON_Parse(answer);
-    int code = json_number(json, "ok") == 1
-                   ? EXIT_DONE
-                   : complain(EXIT_FAILED, "%s refuses: %s", name, json == NULL ? "its answer is not JSON" : json_text(json, "error"));
+    int code = json_number(json, "ok") == 1 ? EXIT_DONE
+                                            : complain(EXIT_FAILED, "%s refuses: %s", name,
+                                                       json == NULL ? "its answer is not JSON" : json_text(json, "error"));
     if (code == EXIT_DONE && !is_quiet)
         printf("%s: %s\n", name, line);
     cJSON_Delete(json);
@@ -296,7 +297,7 @@ static void peer_name(const struct client_options *client, const char *name, cha
     cJSON *status = ask_status(client, &code);
     const cJSON *item;
     cJSON_ArrayForEach(item, json_at(status, "sessions")) if ((int)json_number(item, "pid") == atoi(name + 7) &&
-                                                               json_text(item, "name")[0] != '\0')
+                                                              json_text(item, "name")[0] != '\0')
         snprintf(peer, CHAOS_NAME_MAX, "%.63s", json_text(item, "name"));
     cJSON_Delete(status);
 }
@@ -339,9 +340,10 @@ static int show(const struct chaos_order *order, const struct client_options *cl
 // The table ---------------------------------------------------------------------------------------------------------------------
 
 static const struct verb verb_table[] = {
-    {"kill-worker", kill_worker}, {"kill-head", kill_head}, {"kill-client", kill_client}, {"pause", pause_named},
-    {"partition", partition},     {"delay", tell_fault},    {"drop", tell_fault},         {"duplicate", tell_fault},
-    {"reorder", tell_fault},      {"corrupt", tell_fault},  {"oom", tell_fault},          {"disk-full", tell_fault},
+    {"kill-worker", kill_worker}, {"kill-head", kill_head},   {"kill-client", kill_client},
+    {"pause", pause_named},       {"partition", partition},   {"delay", tell_fault},
+    {"drop", tell_fault},         {"duplicate", tell_fault},  {"reorder", tell_fault},
+    {"corrupt", tell_fault},      {"oom", tell_fault},        {"disk-full", tell_fault},
     {"slow-disk", tell_fault},    {"clock-jump", tell_fault}, {"show", show},
 };
 enum { VERBS = sizeof verb_table / sizeof verb_table[0] };
@@ -369,5 +371,6 @@ void chaos_verbs_print(char *text, size_t bytes)
 int chaos_do(const struct chaos_order *order, const struct client_options *client, bool is_quiet)
 {
     const struct verb *verb = verb_find(order->verb);
-    return verb == NULL ? complain(EXIT_USAGE, "djinn chaos does not know '%s'", order->verb) : verb->run(order, client, is_quiet);
+    return verb == NULL ? complain(EXIT_USAGE, "djinn chaos does not know '%s'", order->verb)
+                        : verb->run(order, client, is_quiet);
 }

@@ -80,8 +80,9 @@ static enum dj_error take_event_field(const struct reading *reading, const char 
     const struct {
         const char *key;
         uint64_t *to, most;
-    } wholes[] = {{"after", &event->after, 1000000000}, {"for", &order->for_s, 3600},       {"ms", &order->ms, 86400000},
-                  {"jitter", &order->jitter_ms, 60000}, {"count", &order->count, 1000000},  {"rarity", &order->rarity, 1000000},
+    } wholes[] = {{"after", &event->after, 1000000000}, {"for", &order->for_s, 3600},
+                  {"ms", &order->ms, 86400000},         {"jitter", &order->jitter_ms, 60000},
+                  {"count", &order->count, 1000000},    {"rarity", &order->rarity, 1000000},
                   {"seed", &order->seed, UINT32_MAX},   {"nth-execution", &order->answer, 1000000000}};
     for (size_t i = 0; i < sizeof wholes / sizeof wholes[0]; i++)
         if (strcmp(wholes[i].key, key) == 0)
@@ -93,7 +94,8 @@ static enum dj_error take_event_field(const struct reading *reading, const char 
     if (strcmp(key, "other") == 0)
         return take_text(reading, value, order->peer, sizeof order->peer);
     if (strcmp(key, "at") != 0)
-        return refuse(reading, value, "an event has: do, after or at, name, other, for, ms, jitter, count, rarity, seed, nth-execution");
+        return refuse(reading, value,
+                      "an event has: do, after or at, name, other, for, ms, jitter, count, rarity, seed, nth-execution");
     const char *text = scalar(value);
     char *end = NULL;
     order->at_s = text == NULL ? -1 : strtod(text, &end);
@@ -115,7 +117,8 @@ static enum dj_error take_event(const struct reading *reading, const yaml_node_t
         error = take_event_field(reading, key == NULL ? "" : key, yaml_document_get_node(reading->document, at->value), event);
     }
     if (error == DJ_OK && !chaos_verb_is_known(event->order.verb) && !is_own_verb(event->order.verb))
-        return refuse(reading, node, "an event says what to do: a verb of djinn chaos, start-worker, start-head, start-client or sleep");
+        return refuse(reading, node,
+                      "an event says what to do: a verb of djinn chaos, start-worker, start-head, start-client or sleep");
     return error;
 }
 

@@ -156,8 +156,8 @@ bool crew_head(struct crew *crew)
 {
     char listen[CLI_ADDRESS_MAX];
     snprintf(listen, sizeof listen, "%s", crew->address[0] == '\0' ? "127.0.0.1:0" : crew->address);
-    char *arguments[ARGUMENTS_MAX] = {(char *)(uintptr_t)crew->djinn, "start", "--head", "--listen", listen, "--chaos", "--state",
-                                      crew->state};
+    char *arguments[ARGUMENTS_MAX] = {
+        (char *)(uintptr_t)crew->djinn, "start", "--head", "--listen", listen, "--chaos", "--state", crew->state};
     int count = 8;
     append(arguments, &count, &crew->scenario->head);
     return await_ready(crew, spawn(crew, "head", arguments));
@@ -168,8 +168,8 @@ static bool has_joined(struct crew *crew, const char *name, pid_t pid)
     cJSON *status = crew_status(crew);
     const cJSON *item;
     bool is_there = false;
-    cJSON_ArrayForEach(item, json_at(status, "workers")) is_there = is_there || (strcmp(json_text(item, "name"), name) == 0 &&
-                                                                                 (pid_t)json_number(item, "pid") == pid);
+    cJSON_ArrayForEach(item, json_at(status, "workers"))
+        is_there = is_there || (strcmp(json_text(item, "name"), name) == 0 && (pid_t)json_number(item, "pid") == pid);
     cJSON_Delete(status);
     return is_there;
 }
@@ -231,8 +231,8 @@ struct crew_process *crew_program(struct crew *crew)
     char python[PATH_BYTES], file[PATH_BYTES];
     const char *slash = strrchr(scenario->path, '/');
     find_python(crew, python);
-    snprintf(file, sizeof file, "%.*s/%s", slash == NULL ? 1 : (int)(slash - scenario->path), slash == NULL ? "." : scenario->path,
-             scenario->program.word[0]);
+    snprintf(file, sizeof file, "%.*s/%s", slash == NULL ? 1 : (int)(slash - scenario->path),
+             slash == NULL ? "." : scenario->path, scenario->program.word[0]);
     char *arguments[ARGUMENTS_MAX] = {python};
     int count = 1;
     append(arguments, &count, &scenario->program);
@@ -296,7 +296,8 @@ bool crew_stop(struct crew *crew, bool keep)
     struct fault fault = {0};
     char *answer = NULL;
     size_t bytes;
-    if (crew_find(crew, "head") != NULL && head_ask(crew->client.address, crew->client.state, "stop", "", &answer, &bytes, &fault) == DJ_OK)
+    if (crew_find(crew, "head") != NULL &&
+        head_ask(crew->client.address, crew->client.state, "stop", "", &answer, &bytes, &fault) == DJ_OK)
         free(answer);
     else
         for (uint32_t i = 0; i < crew->processes; i++)
@@ -304,12 +305,14 @@ bool crew_stop(struct crew *crew, bool keep)
                 kill(crew->process[i].pid, SIGTERM);
     bool is_clean = all_have_ended(crew, STOP_MS);
     for (uint32_t i = 0; i < crew->processes; i++) {
-        if (!crew->process[i].has_ended)
+        if (!crew->process[i].has_ended) {
+            snprintf(crew->why, sizeof crew->why, "%s was left behind after djinn stop", crew->process[i].name);
             kill(crew->process[i].pid, SIGKILL);
+        }
         close(crew->process[i].out_fd);
     }
     all_have_ended(crew, STOP_MS);
-    if (!keep)
+    if (!keep && is_clean)
         nftw(crew->folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
     return is_clean;
 }

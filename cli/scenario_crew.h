@@ -31,7 +31,7 @@ struct crew_process *crew_find(struct crew *crew, const char *name);        // t
 bool crew_reap(struct crew *crew);                          // notes who has ended; true when somebody has since the last call
 // Reads one line of a process's output; at most wait_ms. False: none came, or it has ended.
 bool crew_line(struct crew_process *process, int wait_ms, char *line, size_t bytes);
-// Stops what still runs, the clean way, and says whether all of it ended. keep: the folder stays for people.
+// Stops what still runs, the clean way, and says whether all of it ended (else `why` names who did not). keep, or not: the folder stays for people.
 bool crew_stop(struct crew *crew, bool keep);
 struct cJSON *crew_status(struct crew *crew);               // NULL: no answer; the caller deletes it
 

@@ -22,9 +22,9 @@ struct run {
     struct crew_process *client;
     bool is_loud;
     uint64_t progress;
-    uint32_t next, done;          // event
-    double begun_s;               // since when the program has been saying something; 0: not yet
-    char said[128];               // "result ..." or "error ..."
+    uint32_t next, done;    // event
+    double begun_s;         // since when the program has been saying something; 0: not yet
+    char said[128];         // "result ..." or "error ..."
     char why[1024];
 };
 
@@ -61,7 +61,8 @@ static bool resolve(struct run *run, char name[CHAOS_NAME_MAX])
     {
         const cJSON *grants = json_at(session, "grants");
         if (cJSON_GetArraySize(grants) > 0)
-            snprintf(serving, sizeof serving, "%.63s", json_text(cJSON_GetArrayItem(grants, cJSON_GetArraySize(grants) - 1), "worker"));
+            snprintf(serving, sizeof serving, "%.63s",
+                     json_text(cJSON_GetArrayItem(grants, cJSON_GetArraySize(grants) - 1), "worker"));
     }
     if (!wants_other)
         memcpy(name, serving, CHAOS_NAME_MAX);
@@ -180,7 +181,8 @@ static bool memory_is_free(struct run *run)
             if (used <= leaves + MEMORY_ROUNDING)
                 continue;
             is_free = false;
-            snprintf(last, sizeof last, "%.40s still holds %.0f bytes that are no leaves", json_text(worker, "name"), used - leaves);
+            snprintf(last, sizeof last, "%.40s still holds %.0f bytes that are no leaves", json_text(worker, "name"),
+                     used - leaves);
         }
         cJSON_Delete(status);
         if (is_free)
@@ -204,7 +206,7 @@ static bool run_once(struct run *run, const char *djinn)
         give_up(run, run->crew.why);
     is_good = run->client != NULL && follow(run) && client_has_ended(run) && memory_is_free(run);
     if (!crew_stop(&run->crew, !is_good) && is_good)
-        is_good = give_up(run, "a process was left behind after djinn stop");
+        is_good = give_up(run, run->crew.why);
     if (!is_good) {
         size_t length = strlen(run->why);
         snprintf(run->why + length, sizeof run->why - length, "; the logs are in %s", run->crew.folder);

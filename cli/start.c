@@ -74,7 +74,8 @@ static const struct argp_option option_table[] = {
     {"memory", KEY_MEMORY, "BYTES", 0, "device memory to use, with K, M, G or T (default: 64 % of the machine's)", 4},
     {"grace", KEY_GRACE, "SECONDS", 0, "how long the values of a client that is gone are kept (default: 30)", 4},
     {"name", KEY_NAME, "NAME", 0, "unique name in the pool (default: host and process number)", 4},
-    {"liveness-fd", KEY_LIVENESS, "FD", 0, "stop when this descriptor's other end closes: the process that started this worker is gone", 4},
+    {"liveness-fd", KEY_LIVENESS, "FD", 0,
+     "stop when this descriptor's other end closes: the process that started this worker is gone", 4},
     {0},
 };
 

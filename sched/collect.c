@@ -1,9 +1,9 @@
-// Collect: leaves in the store that nothing names any more. Mark and sweep: every session's records are decoded for the leaves that their bindings
-// name, checkpoints and tags for their pieces; what was marked, what a worker holds, and what anybody spoke of lately stays, the
+// Collect: leaves in the store that nothing names any more. Mark and sweep: every session's records are decoded for the leaves that their
+// bindings name, checkpoints and tags for their pieces; what was marked, what a worker holds, and what anybody spoke of lately stays, the
 // rest is deleted. A record that cannot be decoded may name anything: then nothing is deleted.
 //
-// Leaves are also what spares a program's next run the upload of its weights, so this happens only when more than the configured bytes are stored, and
-// at most every COLLECT_EVERY_NS.
+// Leaves are also what spares a program's next run the upload of its weights, so this happens only when more than the configured bytes are
+// stored, and at most every COLLECT_EVERY_NS.
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-// Explain: how a value came to be, where it is, what would bring it back and at what cost: `djinn explain HANDLE`. Reads the session's lineage as a
-// recovery does and plans for nobody.
+// Explain: how a value came to be, where it is, what would bring it back and at what cost: `djinn explain HANDLE`. Reads the session's
+// lineage as a recovery does and plans for nobody.
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,6 @@
-// Gather: reads a session's lineage from the store, page by page: its execution and import records, its checkpoints, and the plans that they
-// name. What is read stays as the store gave it; a COMPUTE surveys it for the plans and for the replicas' pieces, so that the head's thread decodes nothing.
+// Gather: reads a session's lineage from the store, page by page: its execution and import records, its checkpoints, and the plans that
+// they name. What is read stays as the store gave it; a COMPUTE surveys it for the plans and for the replicas' pieces, so that the head's
+// thread decodes nothing.
 //
 // Reads are answered in the order of the commits accepted before them; a gather begins when everything that was journalled before it
 // was asked for is durable (journal_barrier), so that who says JOURNAL and then RECOVER finds its records.

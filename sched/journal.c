@@ -5,40 +5,17 @@
 // accepted, also when a write fails: it is then tried again, with nothing behind it, until the disk has room. Nothing is lost and no
 // link is torn down for it; the head refuses new sessions meanwhile (head->is_full).
 //
-// Causal closure (rule 13). A record is accepted when all that it builds on was. Mostly the order of a worker's journal gives that for free, but an
-// import's source was made elsewhere, and a device may tell of two streams in another order than it ran them. Such a record waits in `held`, with
-// all that follows it from that link for that session.
+// A record whose ancestors were not told yet waits (held.c).
+
+#include "sched/journal.h"
 
 #include <stdlib.h>
 
 #include "core/base/log.h"
 #include "core/base/planted.h"
-#include "sched/state.h"
 
 #define RETRY_FIRST_NS ((uint64_t)100000000)
 #define RETRY_MAX_NS ((uint64_t)5000000000)
-#define ASK_AGAIN_NS ((uint64_t)500000000)
-
-// A JOURNAL message that is not acknowledged yet.
-struct part {
-    struct list list;
-    uint64_t link, last;
-    uint64_t batch;    // the last one that has records of it
-    uint32_t held;     // records of it that wait
-};
-
-// A record that waits for another.
-struct held {
-    struct list list;
-    struct part *part;
-    uint64_t link, session, counter;    // counter: of the execution or import; 0: another record
-    struct blob *body;
-    size_t offset, length;
-    bool is_old;
-    uint64_t source;      // what it waits for; 0: for those in front of it, first of all
-    uint64_t asked_ns;    // when the store was asked for it; 0: not yet
-    uint64_t since_ns;
-};
 
 void journal_init(struct head *head)
 {
@@ -134,33 +111,10 @@ void journal_pump(struct head *head)
 
 // Records -----------------------------------------------------------------------------------------------------------------------
 
-// The first execution or import that the record builds on and that was not accepted yet; 0: there is none.
-static uint64_t missing(const struct head_session *session, const struct record *record)
-{
-    if (record->kind == RECORD_IMPORT)
-        return lineage_is_accepted(session, record->import.source.counter) ? 0 : record->import.source.counter;
-    if (record->kind != RECORD_EXECUTION)
-        return 0;
-    // The records that its bindings refer to, too: without them it cannot be run again.
-    if (record->execution.base != 0 && !lineage_is_accepted(session, record->execution.base))
-        return record->execution.base;
-    if (record->execution.before != 0 && !lineage_is_accepted(session, record->execution.before))
-        return record->execution.before;
-    for (uint32_t i = 0; i < record->execution.producers; i++)
-        if (!lineage_is_accepted(session, record->execution.producer[i]))
-            return record->execution.producer[i];
-    return 0;
-}
-
-static struct exec_id id_of(const struct record *record)
-{
-    return record->kind == RECORD_IMPORT ? record->import.id : record->execution.id;
-}
-
 static enum dj_error accept_run(struct head *head, const struct head_link *link, struct head_session *session,
                                 const struct record *record, struct blob *body, const uint8_t *bytes, size_t length, bool is_old)
 {
-    struct exec_id id = id_of(record);
+    struct exec_id id = record_run_id(record);
 
     enum dj_error error = add_item(head, record, STORE_PUT_IF_ABSENT, STORE_EXECUTION, body, bytes, length);
     if (error != DJ_OK)
@@ -178,8 +132,8 @@ static enum dj_error accept_run(struct head *head, const struct head_link *link,
     return DJ_OK;
 }
 
-static enum dj_error accept(struct head *head, const struct head_link *link, struct head_session *session,
-                            const struct record *record, struct blob *body, const uint8_t *bytes, size_t length, bool is_old)
+enum dj_error journal_accept(struct head *head, const struct head_link *link, struct head_session *session,
+                             const struct record *record, struct blob *body, const uint8_t *bytes, size_t length, bool is_old)
 {
     switch (record->kind) {
     case RECORD_EXECUTION:
@@ -210,8 +164,9 @@ static uint64_t session_of(const struct record *record)
     }
 }
 
-// A client speaks of its own session only, a worker of those that it was granted. What others say is left out; it is no reason to lose the rest.
-static struct head_session *allowed(struct head *head, const struct head_link *link, uint64_t id)
+// A client speaks of its own session only, a worker of those that it was granted. What others say is left out; it is no reason to lose the
+// rest.
+struct head_session *journal_allowed(struct head *head, const struct head_link *link, uint64_t id)
 {
     struct head_session *session = map_get(head->sessions, map_key(id));
     bool is_allowed = session != NULL &&
@@ -227,62 +182,20 @@ static struct head_session *allowed(struct head *head, const struct head_link *l
     return NULL;
 }
 
-static bool must_follow(const struct head *head, uint64_t link, const struct head_session *session)
-{
-    if (session->held == 0)
-        return false;
-    list_each (node, &head->journal.held) {
-        const struct held *held = list_entry(node, struct held, list);
-        if (held->link == link && held->session == session->id)
-            return true;
-    }
-    return false;
-}
-
-static enum dj_error hold(struct head *head, struct part *part, struct head_session *session, uint64_t counter, uint64_t source,
-                          struct blob *body, const uint8_t *bytes, size_t length, bool is_old)
-{
-    struct held *held = calloc(1, sizeof *held);
-
-    if (held == NULL)
-        return DJ_E_NO_MEMORY;
-    if (head->journal.held_count == HEAD_HELD_MAX || head->journal.held_bytes + length > HEAD_HELD_BYTES_MAX) {
-        free(held);
-        return DJ_E_BUSY;
-    }
-    *held = (struct held){.part = part,
-                          .link = part->link,
-                          .session = session->id,
-                          .counter = counter,
-                          .source = source,
-                          .since_ns = actor_now_ns(head->self),
-                          .body = blob_hold(body),
-                          .offset = (size_t)(bytes - body->data),
-                          .length = length,
-                          .is_old = is_old};
-    part->held++;
-    session->held++;
-    head->journal.held_count++;
-    head->journal.held_bytes += length;
-    list_push(&head->journal.held, &held->list);
-    return DJ_OK;
-}
-
 static enum dj_error take_record(struct head *head, struct head_link *link, struct part *part, const struct record *record,
                                  struct blob *body, const uint8_t *bytes, size_t length, bool is_old)
 {
     uint64_t id = session_of(record);
     if (id == 0)    // a plan or a leaf belongs to nobody
-        return accept(head, link, NULL, record, body, bytes, length, is_old);
-    struct head_session *session = allowed(head, link, id);
+        return journal_accept(head, link, NULL, record, body, bytes, length, is_old);
+    struct head_session *session = journal_allowed(head, link, id);
     if (session == NULL)
         return DJ_OK;
-    bool follows = must_follow(head, link->link, session);
-    uint64_t source = follows ? 0 : missing(session, record);
-    uint64_t counter = record->kind == RECORD_EXECUTION || record->kind == RECORD_IMPORT ? id_of(record).counter : 0;
+    bool follows = held_is_behind(head, link->link, session);
+    uint64_t source = follows ? 0 : held_missing(session, record);
     if (follows || source != 0)
-        return hold(head, part, session, counter, source, body, bytes, length, is_old);
-    return accept(head, link, session, record, body, bytes, length, is_old);
+        return held_add(head, part, session, record, source, body, bytes, length, is_old);
+    return journal_accept(head, link, session, record, body, bytes, length, is_old);
 }
 
 static enum dj_error take_records(struct head *head, struct head_link *link, const struct wire_journal *journal,
@@ -325,125 +238,6 @@ void journal_take(struct head *head, struct head_link *link, const struct wire_j
     part->batch = head->journal.waiting.number;
     journal_release(head);
     journal_pump(head);
-}
-
-// Records that waited -----------------------------------------------------------------------------------------------------------
-
-static void held_free(struct head *head, struct held *held)
-{
-    struct head_session *session = map_get(head->sessions, map_key(held->session));
-
-    if (session != NULL)
-        session->held--;
-    held->part->held--;
-    head->journal.held_count--;
-    head->journal.held_bytes -= held->length;
-    list_remove(&held->list);
-    blob_drop(held->body);
-    free(held);
-}
-
-// An earlier life of the head may have accepted it.
-static void ask_store(struct head *head, struct held *held)
-{
-    uint8_t key[RECORD_KEY_MAX];
-    struct store_batch *batch = batch_make();
-    struct exec_id source = {.session = held->session, .counter = held->source};
-
-    held->asked_ns = actor_now_ns(head->self);
-    if (batch == NULL || batch_add(batch, STORE_GET, STORE_EXECUTION, key, record_key_execution(source, key)) == NULL) {
-        batch_free(batch);
-        return;
-    }
-    struct head_ticket *ticket = head_ticket(head, actor_store_read(head->self, batch), TICKET_SOURCE);
-    if (ticket != NULL) {
-        ticket->number = source.session;
-        ticket->last = source.counter;
-    }
-}
-
-void journal_source_read(struct head *head, const struct head_ticket *ticket, enum dj_error error,
-                         const struct store_result *result)
-{
-    struct head_session *session = map_get(head->sessions, map_key(ticket->number));
-
-    if (error != DJ_OK || result->entries == 0 || session == NULL)
-        return;
-    lineage_accept(session, ticket->last);
-    journal_release(head);
-    journal_pump(head);
-}
-
-// Nothing of its session and link is in front of it. True when it is done with.
-static bool let_go(struct head *head, struct held *held, struct head_link *link)
-{
-    struct head_session *session = allowed(head, link, held->session);
-    const uint8_t *bytes = held->body->data + held->offset;
-    struct reader reader = reader_make(bytes, held->length);
-    uint64_t now_ns = actor_now_ns(head->self);
-    struct record record;
-
-    if (session != NULL && held->source != 0 && !lineage_is_accepted(session, held->source) &&
-        now_ns - held->since_ns < HEAD_HELD_NS) {
-        if (held->asked_ns == 0 || now_ns - held->asked_ns > ASK_AGAIN_NS)
-            ask_store(head, held);
-        return false;
-    }
-    // It was read before.
-    if (session != NULL && record_read(&reader, &head->scratch, &record) == DJ_OK) {
-        held->source = missing(session, &record);
-        held->asked_ns = 0;
-        if (held->source != 0 && now_ns - held->since_ns < HEAD_HELD_NS)
-            return let_go(head, held, link);
-        if (held->source != 0)
-            log_write(LOG_ERROR, "head", "a record is left out: what it builds on was never told session=%llx counter=%llu",
-                      (unsigned long long)held->session, (unsigned long long)held->source);
-        else if (accept(head, link, session, &record, held->body, bytes, held->length, held->is_old) != DJ_OK)
-            log_write(LOG_ERROR, "head", "no memory for a record of the journal");
-    }
-    held->part->batch = head->journal.waiting.number;
-    held_free(head, held);
-    return true;
-}
-
-// Records that wait. Those behind wait, too, but for what they wait for.
-struct waiting {
-    uint64_t link, session, source;
-};
-
-static bool is_behind(const struct waiting *waiting, uint32_t count, const struct held *held)
-{
-    bool is_behind = false;
-
-    for (uint32_t i = 0; i < count; i++) {
-        if (waiting[i].session == held->session && waiting[i].source == held->counter && held->counter != 0)
-            return false;
-        is_behind = is_behind || (waiting[i].link == held->link && waiting[i].session == held->session);
-    }
-    return is_behind;
-}
-
-void journal_release(struct head *head)
-{
-    // A record that goes may be what another, in front of it, waits for: until nothing moves.
-    for (bool has_moved = true; has_moved && head->journal.held_count > 0;) {
-        struct waiting *waiting = malloc((size_t)head->journal.held_count * sizeof *waiting);
-        uint32_t count = 0;
-        has_moved = false;
-        if (waiting == NULL)
-            return;
-        list_each (node, &head->journal.held) {
-            struct held *held = list_entry(node, struct held, list);
-            struct head_link *link = map_get(head->links, map_key(held->link));
-            if (link == NULL || is_behind(waiting, count, held))
-                continue;
-            if (let_go(head, held, link))
-                has_moved = true;
-            else
-                waiting[count++] = (struct waiting){.link = held->link, .session = held->session, .source = held->source};
-        }
-        free(waiting);
-    }
 }
 
 // Durable -----------------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-// Leaves: which worker holds which content, and the way of leaves into the store (offer, need, data in chunks, checked, committed) and out of
-// it again (get).
+// Leaves: which worker holds which content, and the way of leaves into the store (offer, need, data in chunks, checked, committed) and out
+// of it again (get).
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -1,12 +1,12 @@
 // Lineage: what is known of live values, a table a session (core/lineage/handles.h): who holds them, and that somebody still needs them.
 //
-// An entry is there as long as its client has not given the value back: it comes with the record that made the value, with an inventory, or with
-// a RECOVER that names it, and goes with a record that ends it. A location is the incarnation of a worker, from the moment in which the
-// worker says so (it has the value, whatever becomes of the record). A reference is (session, incarnation whose stream
-// the value is in): proof that the value's record is here; a repeated message adds nothing.
+// An entry is there as long as its client has not given the value back: it comes with the record that made the value, with an inventory, or
+// with a RECOVER that names it, and goes with a record that ends it. A location is the incarnation of a worker, from the moment in which
+// the worker says so (it has the value, whatever becomes of the record). A reference is (session, incarnation whose stream the value is
+// in): proof that the value's record is here; a repeated message adds nothing.
 //
-// The table is help, not truth: a location it lacks costs a replay that was not needed, one that is wrong is named by the client (`absent`).
-// So a full table is said once, and everything goes on.
+// The table is help, not truth: a location it lacks costs a replay that was not needed, one that is wrong is named by the client
+// (`absent`). So a full table is said once, and everything goes on.
 
 #include <stdlib.h>
 
@@ -198,8 +198,8 @@ static int ref_order(const void *a, const void *b)
     return x->output < y->output ? -1 : x->output > y->output;
 }
 
-// Where a session has one place only, what that place no longer names is not needed by anybody. With several, another place of the same worker may
-// need it and has not said so yet.
+// Where a session has one place only, what that place no longer names is not needed by anybody. With several, another place of the same
+// worker may need it and has not said so yet.
 static void forget_others(struct head *head, struct head_session *session, const struct record_ref *need, uint32_t count,
                           uint64_t lost)
 {

@@ -211,9 +211,9 @@ void worker_fence(struct head *head, struct head_worker *worker, const char *why
     free(worker);
 }
 
-// Silence counts only as far as the head itself was awake. A gap between two checks is time in which it could not have heard anybody: every lease is
-// longer by that much (a worker counts its own from what it sent, so the head's is never the shorter one). And a head that was held up finds
-// heartbeats still waiting in its queue: silence must be seen twice, a check apart.
+// Silence counts only as far as the head itself was awake. A gap between two checks is time in which it could not have heard anybody: every
+// lease is longer by that much (a worker counts its own from what it sent, so the head's is never the shorter one). And a head that was
+// held up finds heartbeats still waiting in its queue: silence must be seen twice, a check apart.
 void workers_check(struct head *head, uint64_t now_ns)
 {
     uint64_t since_ns = now_ns - head->checked_ns, gap_ns = since_ns > HEAD_CHECK_NS ? since_ns - HEAD_CHECK_NS : 0;

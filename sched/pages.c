@@ -1,5 +1,5 @@
-// Pages: JOURNAL_GET: a session's records for a client that resumes it, in the order of their counters, each plan before its first use. A page is one
-// scan, then the plans that were not told on this link yet; the client asks for the next from where this one ended.
+// Pages: JOURNAL_GET: a session's records for a client that resumes it, in the order of their counters, each plan before its first use. A
+// page is one scan, then the plans that were not told on this link yet; the client asks for the next from where this one ended.
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,7 @@
 // Placement: which worker serves a session's next stage. A session that names a device gets it; one that does not stays where it is (its
-// caches are there), else goes to the worker with the fewest sessions, then the least memory in use, then the lowest number. One that recovers
-// prefers the numerics class of what it lost, and avoids the worker that it cannot reach. Each choice is kept with its reason, for `djinn plan`.
+// caches are there), else goes to the worker with the fewest sessions, then the least memory in use, then the lowest number. One that
+// recovers prefers the numerics class of what it lost, and avoids the worker that it cannot reach. Each choice is kept with its reason, for
+// `djinn plan`.
 
 #include <stdio.h>
 

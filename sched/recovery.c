@@ -1,5 +1,5 @@
-// Recovery: RECOVER in, steps out. The head reads the session's lineage (gather.c), adds what it knows of locations, plans on another thread
-// (core/lineage/recovery.h) and answers with the steps, in parts; what cannot be brought back is told with the planner's words.
+// Recovery: RECOVER in, steps out. The head reads the session's lineage (gather.c), adds what it knows of locations, plans on another
+// thread (core/lineage/recovery.h) and answers with the steps, in parts; what cannot be brought back is told with the planner's words.
 //
 // A recovery belongs to the client's link: it is dropped when that goes down, and answered with WORKER_LOST when its target does. At most
 // HEAD_RECOVERIES_MAX are planned at a time, the others wait in order; none is planned before the head is settled (resume.c), since what

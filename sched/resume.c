@@ -2,12 +2,12 @@
 //
 //   SETTLING ──inventories──► COMMITTING ──durable──► FENCING ──every worker's ADMITTED──► granted
 //
-// A new session is durable before its client hears of it. A named one of the same tenant gets its next epoch: durable first, then told to every
-// worker that holds something of it, and awaited: a worker confirms when nothing of the old epoch is on its device any more and its
+// A new session is durable before its client hears of it. A named one of the same tenant gets its next epoch: durable first, then told to
+// every worker that holds something of it, and awaited: a worker confirms when nothing of the old epoch is on its device any more and its
 // records were sent. So what the new client reads (JOURNAL_GET) is all there is. A worker's death counts as its answer.
 //
-// Settled: after a restart the head knows who joined its last life and waits for their inventories, or one lease. Before that it plans no recovery
-// and lets nobody take over.
+// Settled: after a restart the head knows who joined its last life and waits for their inventories, or one lease. Before that it plans no
+// recovery and lets nobody take over.
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
-// Retire: how sessions end. A client that is away keeps its session for the grace period. Then its grants and values go; a named one keeps its
-// records for the retention time, so that it can be resumed. What is over for good is marked so durably and then erased from the store in
-// small batches; a head that dies in between goes on where the mark is found.
+// Retire: how sessions end. A client that is away keeps its session for the grace period. Then its grants and values go; a named one keeps
+// its records for the retention time, so that it can be resumed. What is over for good is marked so durably and then erased from the store
+// in small batches; a head that dies in between goes on where the mark is found.
 
 #include <stdlib.h>
 #include <string.h>
@@ -69,14 +69,22 @@ static void retire(struct head *head, struct head_session *session)
     session_remember(head, session, false);
 }
 
+void session_leave(struct head *head, struct head_session *session)
+{
+    if (session->name[0] == '\0')
+        session_close(head, session);
+    else if (!session->is_retired)
+        retire(head, session);
+}
+
 void session_closed(struct head *head, struct head_link *link, const struct wire_session_close *close)
 {
     struct head_session *session = link->session;
 
     if (session == NULL || session->id != close->session || session->epoch != close->epoch)
         return;    // somebody else's by now
-    if (close->keep && session->name[0] != '\0')
-        retire(head, session);
+    if (close->keep)
+        session_leave(head, session);
     else
         session_close(head, session);
 }
@@ -91,17 +99,13 @@ void sessions_check(struct head *head, uint64_t now_ns)
     while ((session = map_next(head->sessions, &cursor, NULL)) != NULL) {
         if (session->link != 0)
             continue;
-        bool is_named = session->name[0] != '\0';
         if (session->is_retired) {
             if (wall_ns > session->seen_ns && wall_ns - session->seen_ns > head->config.retention_ns) {
                 session_close(head, session);
                 return;
             }
         } else if (now_ns - session->away_since_ns > HEAD_GRACE_NS) {
-            if (is_named)
-                retire(head, session);
-            else
-                session_close(head, session);
+            session_leave(head, session);
             return;
         }
     }

@@ -1,5 +1,6 @@
 // Sessions: a client's conversation and its grants. A grant is told to the worker first (ADMIT) and to the client only when the worker has
-// confirmed, so that a client never arrives unannounced. How a session is opened, resumed and taken over is in resume.c, how it ends in retire.c.
+// confirmed, so that a client never arrives unannounced. How a session is opened, resumed and taken over is in resume.c, how it ends in
+// retire.c.
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,8 +9,8 @@
 #include "core/base/log.h"
 #include "sched/state.h"
 
-// Grants need only be unguessable to other users of the same pool; the token is the secret that guards the pool. Derived from the token, the
-// head's incarnation and the session, by XXH3 with a secret state.
+// Grants need only be unguessable to other users of the same pool; the token is the secret that guards the pool. Derived from the token,
+// the head's incarnation and the session, by XXH3 with a secret state.
 static struct hash128 make_secret(const struct head *head, uint64_t session, uint32_t epoch, uint32_t worker)
 {
     struct {
@@ -63,7 +64,7 @@ void session_admit(struct head *head, struct head_session *session, struct head_
     head_send(head, grant->worker->link, WIRE_ADMIT, wire_admit_encode(&admit));
 }
 
-static void send_grant(struct head *head, const struct head_session *session, const struct head_grant *grant)
+static void send_grant(struct head *head, const struct head_session *session, const struct head_grant *grant, uint64_t request)
 {
     const struct head_worker *worker = grant->worker;
     const struct wire_device *device = &worker->device[grant->device_index - worker->first_device];
@@ -73,7 +74,7 @@ static void send_grant(struct head *head, const struct head_session *session, co
                               .secret = grant->secret,
                               .ops = device->ops,
                               .ops_bytes = device->ops_bytes};
-    struct wire_session_grant message = {.request = grant->request,
+    struct wire_session_grant message = {.request = request,
                                          .session = session->id,
                                          .epoch = session->epoch,
                                          .generation = head->generation,
@@ -128,12 +129,13 @@ void session_grant(struct head *head, struct head_session *session, const struct
                           GRANTS_PER_SESSION_MAX);
         return;
     }
-    // Two places of one client may ask for the same device at once: each is answered.
-    if (grant->request != 0 && grant->request != ask->request)
-        grant->request_too = ask->request;
-    else
-        grant->request = ask->request;
-    grant->is_opening = is_opening;
+    if (grant->requests == GRANT_REQUESTS_MAX) {
+        head_reply_failed(head, session->link, ask->request, DJ_E_BUSY, "the session has asked for this worker %d times already",
+                          GRANT_REQUESTS_MAX);
+        return;
+    }
+    grant->request[grant->requests++] = ask->request;
+    grant->is_opening |= is_opening;
     memcpy(grant->reason, reason, sizeof grant->reason);
     session_admit(head, session, grant);
 }
@@ -166,13 +168,9 @@ void session_admitted(struct head *head, struct head_worker *worker, const struc
         if (grant->worker != worker)
             continue;
         grant->admitted_epoch = admitted->epoch;
-        if (grant->request != 0 && session->link != 0)
-            send_grant(head, session, grant);
-        grant->request = grant->request_too;
-        grant->request_too = 0;
-        if (grant->request != 0 && session->link != 0)
-            send_grant(head, session, grant);
-        grant->request = 0;
+        for (uint32_t k = 0; k < grant->requests && session->link != 0; k++)
+            send_grant(head, session, grant, grant->request[k]);
+        grant->requests = 0;
         grant->is_opening = false;
     }
     opening_check(head, session);
@@ -217,12 +215,12 @@ void session_away(struct head *head, struct head_session *session)
     session->away_since_ns = actor_now_ns(head->self);
     session->opening.stage = OPENING_NONE;
     for (uint32_t i = 0; i < session->grants; i++)
-        session->grant[i].request = session->grant[i].request_too = 0;
+        session->grant[i].requests = 0;
 }
 
 static void fail_grant(struct head *head, const struct head_session *session, uint64_t request, const struct head_worker *worker)
 {
-    if (request != 0 && session->link != 0)
+    if (session->link != 0)
         head_reply_failed(head, session->link, request, DJ_E_WORKER_LOST, "worker %s died before it could take the session",
                           worker->name);
 }
@@ -239,10 +237,10 @@ void session_worker_gone(struct head *head, struct head_worker *worker)
                 session_admit(head, session, grant);    // with another worker for its replicas
             if (grant->worker != worker)
                 continue;
-            fail_grant(head, session, grant->request, worker);
-            fail_grant(head, session, grant->request_too, worker);
+            for (uint32_t k = 0; k < grant->requests; k++)
+                fail_grant(head, session, grant->request[k], worker);
             grant->worker = NULL;
-            grant->request = grant->request_too = 0;
+            grant->requests = 0;
         }
         opening_check(head, session);
     }

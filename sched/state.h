@@ -18,6 +18,7 @@
 
 enum {
     GRANTS_PER_SESSION_MAX = 64,
+    GRANT_REQUESTS_MAX = 8,
     REASON_MAX = 200,
     LEAF_HOLDERS_MAX = 16,
     PLAN_RUNS_MAX = 16,
@@ -84,7 +85,8 @@ struct head_grant {
     uint64_t incarnation;
     struct hash128 secret;
     uint32_t device_index;
-    uint64_t request, request_too;    // while waiting for ADMITTED; 0: nobody asked
+    uint64_t request[GRANT_REQUESTS_MAX];    // that wait for ADMITTED: places of one client may ask for the same device at once
+    uint32_t requests;
     bool is_opening;                  // the answer is to SESSION_OPEN
     uint32_t admitted_epoch;    // that the worker has confirmed last
     uint32_t replica;           // worker that takes its replicas; 0: none
@@ -369,6 +371,8 @@ void settle_check(struct head *head, uint64_t now_ns);
 
 // retire.c
 void session_close(struct head *head, struct head_session *session);    // for good
+// For good, unless it is named: then its records stay for a while.
+void session_leave(struct head *head, struct head_session *session);
 void session_closed(struct head *head, struct head_link *link, const struct wire_session_close *close);
 void sessions_check(struct head *head, uint64_t now_ns);
 void erase_session(struct head *head, uint64_t session);
@@ -427,7 +431,8 @@ struct lineage_view {
     uint32_t values;
     struct lineage_value value[];
 };
-struct lineage_view *lineage_view(struct head *head, const struct head_session *session);    // locations of living workers only; NULL out of memory
+// Locations of living workers only. NULL out of memory.
+struct lineage_view *lineage_view(struct head *head, const struct head_session *session);
 
 // recovery.c
 DJ_MUST_USE enum dj_error recovery_asked(struct head *head, struct head_link *link, const struct wire_recover *recover);

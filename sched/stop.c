@@ -1,6 +1,6 @@
-// Stop: an administrator ends the pool. Workers are told to drain (no new sessions; leave with the last one) and the head stays, so that leases
-// hold and what was run is still journalled. Sessions that are still there after a while are ended: an idle client would keep its worker for
-// ever. The head ends once no worker is left, or after a bounded time, and only then answers who asked.
+// Stop: an administrator ends the pool. Workers are told to drain (no new sessions; leave with the last one) and the head stays, so that
+// leases hold and what was run is still journalled. Sessions that are still there after a while are ended: an idle client would keep its
+// worker for ever. The head ends once no worker is left, or after a bounded time, and only then answers who asked.
 //
 // SIGTERM ends the head alone: workers keep what they hold for its next life.
 
@@ -37,8 +37,12 @@ static void dismiss_sessions(struct head *head)
 {
     struct head_session *session;
 
-    for (uint32_t cursor = 0; (session = map_next(head->sessions, &cursor, NULL)) != NULL; cursor = 0)
-        session_close(head, session);    // takes it out of the map
+    // One that goes is taken out of the map, which must not change while it is visited.
+    for (uint32_t cursor = 0; (session = map_next(head->sessions, &cursor, NULL)) != NULL;)
+        if (!session->is_retired) {
+            session_leave(head, session);
+            cursor = 0;
+        }
 }
 
 void stop_check(struct head *head, uint64_t now_ns)

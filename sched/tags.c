@@ -1,5 +1,5 @@
-// Tags: named checkpoints of a tenant. A tag's record lists values whose pieces are leaves in the store; it is answered when it is durable itself,
-// and its pieces are never collected while it names them.
+// Tags: named checkpoints of a tenant. A tag's record lists values whose pieces are leaves in the store; it is answered when it is durable
+// itself, and its pieces are never collected while it names them.
 
 #include <stdio.h>
 

@@ -1,11 +1,12 @@
-// Trim: when a session has many records more than at its last trim, or gets a checkpoint, what no live handle reaches any more is deleted from the
-// store (core/lineage/recovery.h plans it, on another thread), in small batches. A named session keeps all its records, so that it can be resumed.
+// Trim: when a session has many records more than at its last trim, or gets a checkpoint, what no live handle reaches any more is deleted
+// from the store (core/lineage/recovery.h plans it, on another thread), in small batches. A named session keeps all its records, so that it
+// can be resumed.
 //
-// Records keep coming while a trim reads. So what is live is taken before the first page is read, and those that came since stay, whatever reaches
-// them: their inputs were live then, or came since too.
+// Records keep coming while a trim reads. So what is live is taken before the first page is read, and those that came since stay, whatever
+// reaches them: their inputs were live then, or came since too.
 //
-// A session that an earlier life of the head knew may have live values that nobody has told of yet (a worker died with that head, and the client has not
-// asked). For such a session everything counts as live that was made and not ended as far as its stored records say.
+// A session that an earlier life of the head knew may have live values that nobody has told of yet (a worker died with that head, and the
+// client has not asked). For such a session everything counts as live that was made and not ended as far as its stored records say.
 
 #include <stdlib.h>
 #include <string.h>

@@ -25,7 +25,7 @@
 
 enum {
     TICK_MS = 1,
-    LINE_WAIT_MS = 1000,      // for a connection to say its line
+    LINE_WAIT_MS = 1000,    // for a connection to say its line
     ANSWER_WAIT_MS = 5000,
     SECONDS_DEFAULT = 10,
     JITTER_MS_MAX = 60000,

@@ -21,6 +21,7 @@ enum dj_error conn_init(struct driver *driver, struct conn *conn, const struct c
         return error;
     driver->conn_next++;
     *conn = (struct conn){.driver = driver, .ops = ops, .id = id, .request = request, .state = CONN_OPENING};
+    uv_update_time(&driver->loop);    // the loop's own time is of the turn's beginning
     conn->deadline_ms = uv_now(&driver->loop) + CONN_OPEN_MS;
     list_init(&conn->hungry);
     list_push(&driver->all, &conn->all);
@@ -91,6 +92,7 @@ void conn_is_down(struct conn *conn, enum dj_error error)
 static void linger(struct conn *conn)
 {
     conn->state = CONN_LINGERING;
+    uv_update_time(&conn->driver->loop);
     conn->deadline_ms = uv_now(&conn->driver->loop) + CONN_LINGER_MS;
     list_remove(&conn->hungry);
     driver_sweep_soon(conn->driver);

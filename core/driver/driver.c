@@ -270,6 +270,7 @@ static void flush_and_end(struct driver *driver)
 {
     if (!driver->is_flushing) {
         driver->is_flushing = true;
+        uv_update_time(&driver->loop);    // the last handler may have taken long
         driver->flush_until_ms = uv_now(&driver->loop) + DRIVER_FLUSH_MS;
         listeners_close(driver);
         list_each (node, &driver->all)

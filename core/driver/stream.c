@@ -22,7 +22,12 @@
 #include <string.h>
 #include <sys/uio.h>
 
-enum { STREAM_BUFFER_BYTES = 32 << 10, STREAM_SPANS = 8, STREAM_HEADERS = 4, ACCEPT_PAUSE_MS = 50 };    // nng takes at most 8 spans
+enum {
+    STREAM_BUFFER_BYTES = 32 << 10,
+    STREAM_SPANS = 8,
+    STREAM_HEADERS = 4,
+    ACCEPT_PAUSE_MS = 50
+};    // nng takes at most 8 spans
 
 // One asynchronous operation of nng, and the node that tells of its end.
 struct operation {
@@ -49,7 +54,7 @@ struct stream_conn {
     // Whether write.node is in the inbox. Acquire and release, so that a write that ends while the loop takes the node is not missed.
     bool is_told;
     uint8_t header[STREAM_HEADERS][WIRE_HEADER_BYTES];    // of what is being written: the queue may move its own meanwhile
-    size_t at, end;    // of what was read and not yet taken
+    size_t at, end;                                       // of what was read and not yet taken
     uint8_t buffer[STREAM_BUFFER_BYTES];
 };
 

@@ -180,8 +180,7 @@ static enum dj_error add_plan(struct recovery *recovery, const struct record_pla
     enum dj_error error = DJ_OK;
     struct known_plan plan = {.fingerprint = said->fingerprint,
                               .bytes = copy(recovery, said->bytes, said->length, &error),
-                              .length = said->length,
-                              .last_record = RECOVERY_NONE};
+                              .length = said->length};
     if (error == DJ_OK)    // the map's values are numbers from 1 on: the array moves
         error = map_put(recovery->plans, said->fingerprint, (void *)(uintptr_t)(recovery->known_plans + 1));
     if (error == DJ_OK)
@@ -236,8 +235,7 @@ static enum dj_error next_record(struct recovery *recovery, struct exec_id id, c
                              .length = (uint32_t)length,
                              .plan = RECOVERY_NONE,
                              .prev = RECOVERY_NONE,
-                             .before_same = RECOVERY_NONE,
-                             .soft = RECOVERY_NONE};
+                             .before = RECOVERY_NONE};
     *ret = record;
     return error;
 }
@@ -246,6 +244,37 @@ static void mark_bad(struct known *record, enum why why)
 {
     record->state = KNOWN_BAD;
     record->why = (uint8_t)why;
+}
+
+static bool is_of_plan(const struct recovery *recovery, uint32_t index, uint32_t plan)
+{
+    return index != RECOVERY_NONE && recovery->record[index].plan == plan && recovery->record[index].state != KNOWN_BAD;
+}
+
+// Finds the records whose vectors the delta refers to. Where the base's own record does not show what was before it (it stands alone),
+// another chain gives that vector. Chains ask for others that start earlier only, so that it ends; how many, and how many records that
+// makes, is bounded here and not where they are decoded.
+static void find_history(const struct recovery *recovery, struct known *record, const struct record_execution *said)
+{
+    record->prev = recovery_record_find(recovery, said->base, recovery->records - 1);
+    if (said->before != 0)
+        record->before = recovery_record_find(recovery, said->before, recovery->records - 1);
+    if (!is_of_plan(recovery, record->prev, record->plan) ||
+        (said->before != 0 && !is_of_plan(recovery, record->before, record->plan))) {
+        mark_bad(record, WHY_NO_BASE);
+        return;
+    }
+    const struct known *base = &recovery->record[record->prev];
+    record->root = base->root;
+    record->effort = base->effort + 1;
+    record->nest = base->nest;
+    if (record->before == RECOVERY_NONE || record->before == base->prev)
+        return;
+    const struct known *before = &recovery->record[record->before];
+    record->effort += before->effort;
+    record->nest = before->nest + 1 > base->nest ? before->nest + 1 : base->nest;
+    if (before->root >= base->root || record->nest > RECOVERY_NEST_MAX || record->effort > RECOVERY_EFFORT_MAX)
+        mark_bad(record, WHY_TANGLED);
 }
 
 static enum dj_error add_execution(struct recovery *recovery, const struct record_execution *said, const void *bytes,
@@ -269,18 +298,10 @@ static enum dj_error add_execution(struct recovery *recovery, const struct recor
         mark_bad(record, WHY_NO_PLAN);
         return DJ_OK;
     }
-    struct known_plan *plan = &recovery->plan[record->plan];
-    record->before_same = plan->last_record;
-    plan->last_record = index;
     record->root = index;
-    if (record->stands_alone)
-        return DJ_OK;
-    record->prev = recovery_record_find(recovery, said->base, index);
-    const struct known *base = record->prev == RECOVERY_NONE ? NULL : &recovery->record[record->prev];
-    if (base == NULL || base->plan != record->plan || base->state == KNOWN_BAD)
-        mark_bad(record, WHY_NO_BASE);
-    else
-        record->root = base->root;
+    record->effort = 1;
+    if (!record->stands_alone)
+        find_history(recovery, record, said);
     return DJ_OK;
 }
 

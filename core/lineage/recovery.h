@@ -135,7 +135,7 @@ DJ_MUST_USE enum dj_error recovery_copy_plan(const struct recovery_step *step, s
 // walk. The ends of chains stay by themselves, with the record before each: records to come build on them. recovery_keep: this record stays
 // as well, and decodes as it did, whatever its inputs come to.
 DJ_MUST_USE enum dj_error recovery_keep(struct recovery *recovery, uint64_t counter);    // one that was not added: nothing
-// Visits each record to delete (bytes NULL), and each to write anew: alone, or against its base only, where what its delta refers to goes.
+// Visits each record to delete (bytes NULL), and each to write anew, standing alone, where what its delta refers to goes.
 // Deletions and rewritings are one whole: apply all or none. Plans are not visited: they are everybody's.
 typedef enum dj_error (*recovery_trim_visit)(void *context, const struct record *record, const uint8_t *bytes, size_t length);
 DJ_MUST_USE enum dj_error recovery_trim(struct recovery *recovery, recovery_trim_visit visit, void *context);

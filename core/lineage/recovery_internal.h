@@ -15,8 +15,8 @@
 enum {
     RECOVERY_VALUES_MAX = 1 << 26,
     RECOVERY_ENDS_MAX = 256,    // chains of a plan that records to come may go on with
-    RECOVERY_SOFT_TRIES = 4,    // records of the same plan that are tried as the vector before a chain's first
-    RECOVERY_SOFT_DEPTH = 64,    // of such tries inside one another
+    RECOVERY_NEST_MAX = 64,              // chains that are decoded for the sake of one another, at once
+    RECOVERY_EFFORT_MAX = 1 << 17,       // records that are decoded for one that needs other chains
 };
 #define RECOVERY_CURSOR_BYTES ((uint64_t)256 << 20)         // of all open cursors together
 #define RECOVERY_PART_WORD_BYTES ((uint64_t)64 << 20)       // of one part of the encoding, decoded
@@ -31,6 +31,7 @@ enum why {
     WHY_NO_BASE,
     WHY_BROKEN,      // of its chain, something does not decode
     WHY_CHECK,
+    WHY_TANGLED,
     WHY_INPUT,
     WHY_OUTPUT,
     WHY_IMPORT,
@@ -40,11 +41,6 @@ enum why {
 
 enum known_state { KNOWN_RAW = 0, KNOWN_DECODED, KNOWN_BAD };
 
-// Against which history a record's delta decodes: as its base was decoded, normally. A stream that began anew in the middle of a chain
-// knows less (its base only), and where the store has a client's record in place of the worker's, which stands alone, the chain does not
-// show what was before.
-enum known_mode { MODE_BOTH = 0, MODE_LAST, MODE_SOFT };
-
 struct known_plan {
     struct hash128 fingerprint;
     const uint8_t *bytes;
@@ -52,7 +48,6 @@ struct known_plan {
     struct srg_plan *plan;     // decoded when first needed
     uint32_t *handle_input;    // those of its inputs that are handles
     uint32_t handle_inputs;
-    uint32_t last_record;      // while adding: the latest record of it
     uint32_t first_step;       // of those planned
     uint32_t ends;             // trim: of its chains, that stay
     bool is_bad;
@@ -89,17 +84,17 @@ struct known {
     uint32_t plan;              // RECOVERY_NONE: unknown
     uint32_t prev;              // the record of its base; RECOVERY_NONE: none, or missing
     uint32_t root;              // where its chain starts
-    uint32_t before_same;       // the record of the same plan before it
-    uint32_t soft;              // MODE_SOFT: the record whose vector was before its base's
+    uint32_t before;            // the record of the vector before its base's; RECOVERY_NONE: there was none, or it is missing
+    uint32_t effort;            // records to decode for this one, from nothing
     uint32_t inputs;
     uint32_t check, numerics;
     uint32_t output;            // imports
-    uint8_t kind, state, why, mode;
+    uint8_t kind, state, why;
+    uint8_t nest;               // chains inside one another until it is decoded, beyond its own
     bool has_answers, is_replayed;
     bool stands_alone;
-    bool has_next;              // trim: another record's base
+    bool has_next;              // trim: a record that is there was coded against it
     bool is_kept, is_pinned;    // trim; is_pinned: recovery_keep
-    uint8_t form;               // trim: how it stays
 };
 
 struct location {
@@ -199,8 +194,6 @@ enum dj_error recovery_structure(struct recovery *recovery, uint32_t plan, const
 // Decodes a record's bindings (once it did, its handle inputs are known); *ret NULL: it does not decode, and record->why says why. The
 // words stay until the next call.
 enum dj_error recovery_words(struct recovery *recovery, uint32_t index, const int64_t **ret);
-// Right after recovery_words gave words: the cursor's history, whose last vector is the record's.
-const struct binding_history *recovery_history(const struct recovery *recovery, uint32_t index);
 void recovery_cursors_free(struct recovery *recovery);
 
 // recovery_walk.c

@@ -1,7 +1,8 @@
 // Trim: what no live handle reaches goes. The walk is a recovery's, with everything lost but what the store has.
 //
-// A record that stays while the vectors that its delta refers to go is written anew: alone when its base goes, against its base only when
-// that is written alone. So a chain is mended at its first two records and the rest of it stays as it is.
+// A record that stays while one of the two records that its delta refers to goes is written anew, standing alone. A vector is found by its
+// counter alone, so what was coded against the record decodes as before: a chain is mended at its first two records, and the rest of it
+// stays as it is.
 //
 // Records to come build on the ends of chains, and on what was before those: the last two of each stay too. Which chains have ended for
 // good nobody says, so the latest ends of each plan count as open; what a trim itself makes an end of is among them, hence the generous
@@ -13,33 +14,26 @@
 
 #include <string.h>
 
-enum form { FORM_AS_IT_IS = 0, FORM_ALONE, FORM_AFTER_BASE };
-
 static void mark_kept(struct recovery *recovery)
 {
-    for (uint32_t i = 0; i < recovery->records; i++) {
+    for (uint32_t i = 0; i < recovery->records; i++)
         recovery->record[i].is_kept = recovery->record[i].is_pinned;
-        recovery->record[i].form = FORM_AS_IT_IS;
-    }
     for (const struct value *value = recovery->made; value != NULL; value = value->next_made) {
         if (value->way != WAY_RESTORE && value->record != RECOVERY_NONE)
             recovery->record[value->record].is_kept = true;
     }
 }
 
-static enum form form_of(const struct recovery *recovery, const struct known *record)
+static bool stays(const struct recovery *recovery, uint32_t index)
+{
+    return recovery->record[index].is_kept && recovery->record[index].state == KNOWN_DECODED;
+}
+
+static bool must_stand_alone(const struct recovery *recovery, const struct known *record)
 {
     if (record->stands_alone || record->state != KNOWN_DECODED)
-        return FORM_AS_IT_IS;
-    const struct known *base = &recovery->record[record->prev];
-    if (!base->is_kept || base->state != KNOWN_DECODED)
-        return FORM_ALONE;
-    const struct known *soft = record->mode == MODE_SOFT ? &recovery->record[record->soft] : NULL;
-    if (soft != NULL && !(soft->is_kept && soft->state == KNOWN_DECODED))
-        return FORM_AFTER_BASE;
-    if (record->mode == MODE_BOTH && !base->stands_alone && base->form == FORM_ALONE)
-        return FORM_AFTER_BASE;
-    return FORM_AS_IT_IS;
+        return false;
+    return !stays(recovery, record->prev) || (record->before != RECOVERY_NONE && !stays(recovery, record->before));
 }
 
 static enum dj_error rewrite(struct recovery *recovery, uint32_t index, struct writer *delta, struct writer *writer)
@@ -50,9 +44,8 @@ static enum dj_error rewrite(struct recovery *recovery, uint32_t index, struct w
     if (error != DJ_OK)
         return error;
     assert(word != NULL);    // it decoded in the walk
-    struct binding_history history = *recovery_history(recovery, index);
-    history.last = history.before;
-    history.depth = record->form == FORM_ALONE ? 0 : 1;
+    struct binding_history history;
+    history_init(&history, recovery->plan[record->plan].plan->words);
     writer_reset(delta);
     writer_reset(writer);
     bindings_encode(&history, word, delta);
@@ -60,7 +53,7 @@ static enum dj_error rewrite(struct recovery *recovery, uint32_t index, struct w
     if (error != DJ_OK || delta->error != DJ_OK)
         return error != DJ_OK ? error : delta->error;
     struct record_execution *execution = &recovery->parsed->execution;
-    execution->base = record->form == FORM_ALONE ? 0 : execution->base;
+    execution->base = execution->before = 0;
     execution->delta = delta->data;
     execution->delta_length = (uint32_t)delta->length;
     record_write(writer, recovery->parsed);
@@ -72,15 +65,14 @@ static enum dj_error visit_records(struct recovery *recovery, recovery_trim_visi
 {
     enum dj_error error = DJ_OK;
     for (uint32_t i = 0; i < recovery->records && error == DJ_OK; i++) {
-        struct known *record = &recovery->record[i];
+        const struct known *record = &recovery->record[i];
         if (!record->is_kept) {
             error = recovery_parse(recovery, i);
             if (error == DJ_OK)
                 error = visit(context, recovery->parsed, NULL, 0);
             continue;
         }
-        record->form = (uint8_t)form_of(recovery, record);
-        if (record->form == FORM_AS_IT_IS)
+        if (!must_stand_alone(recovery, record))
             continue;
         error = rewrite(recovery, i, delta, writer);
         if (error == DJ_OK)
@@ -126,8 +118,12 @@ static enum dj_error keep_ends(struct recovery *recovery)
     for (uint32_t i = 0; i < recovery->records; i++)
         recovery->record[i].has_next = false;
     for (uint32_t i = 0; i < recovery->records; i++) {
-        if (recovery->record[i].prev != RECOVERY_NONE)
-            recovery->record[recovery->record[i].prev].has_next = true;
+        const struct known *record = &recovery->record[i];
+        if (record->prev == RECOVERY_NONE)
+            continue;    // a record that comes later may be between this and what it names
+        recovery->record[record->prev].has_next = true;
+        if (record->before != RECOVERY_NONE)
+            recovery->record[record->before].has_next = true;
     }
     for (uint32_t i = 0; i < recovery->known_plans; i++)
         recovery->plan[i].ends = 0;

@@ -19,6 +19,7 @@ const char *recovery_why_text(uint8_t why)
     case WHY_NO_BASE: return "the records that its bindings build on are missing";
     case WHY_BROKEN: return "a record that its bindings build on is damaged";
     case WHY_CHECK: return "the bindings of its execution do not match their check";
+    case WHY_TANGLED: return "its bindings build on too many chains of records";
     case WHY_INPUT: return "its execution's record names an input that cannot be";
     case WHY_OUTPUT: return "its execution has no such output";
     case WHY_IMPORT: return "its record names a source that cannot be";

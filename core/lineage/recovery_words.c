@@ -1,7 +1,7 @@
 // Words: binding vectors out of records. A record's delta refers to its base's vector and the one before that, so a chain is decoded from
-// its start; a cursor stays where it got to, and whoever asks in the order of counters pays for each record once. The check of each
-// record says whether it was decoded against the right history; where the plain one does not fit, the two others that can have been (enum
-// known_mode) are tried.
+// its start; a cursor stays where it got to, and whoever asks in the order of counters pays for each record once. A record names both
+// vectors by their counters: the one before the base's is the cursor's own, normally; where the base's record stands alone (a client
+// journalled it, or a trim wrote it anew), it comes from the chain that has it. The check of each record is the verdict.
 //
 // What was found is remembered: a record is checked once, and its handle inputs are taken out then.
 
@@ -117,75 +117,40 @@ static enum dj_error cursor_open(struct recovery *recovery, uint32_t root, uint3
 
 // Decoding ---------------------------------------------------------------------------------------------------------------------
 
-static bool decodes(struct recovery *recovery, const struct known *record, const struct binding_history *history, bool is_checked)
-{
-    struct reader reader = reader_make(record->delta, record->delta_length);
-    if (bindings_decode(history, &reader, recovery->word) != DJ_OK || reader_left(&reader) != 0)
-        return false;
-    return is_checked || record_words_check(recovery->word, history->words) == record->check;
-}
+static enum dj_error cursor_to(struct recovery *recovery, uint32_t index, struct cursor **ret);
 
-static enum dj_error words_of(struct recovery *recovery, uint32_t index, uint32_t depth, const int64_t **ret);
-
-// With the vector of the record `before` as the one before the base's. *ret_fits: whether it decodes.
-static enum dj_error decode_soft(struct recovery *recovery, struct cursor *cursor, const struct known *record, uint32_t before,
-                                 uint32_t depth, bool *ret_fits)
+// The history of a record whose base the cursor is at, as the record names it. It borrows its vectors: good until another cursor is opened.
+// depth 0: there is none.
+static enum dj_error history_of(struct recovery *recovery, struct cursor *cursor, const struct known *record,
+                                struct binding_history *ret)
 {
-    const int64_t *word = NULL;
-    struct binding_history history = cursor->history;
-    *ret_fits = false;
+    *ret = cursor->history;
+    if (record->prev == RECOVERY_NONE || record->before == recovery->record[record->prev].prev)
+        return DJ_OK;
+    ret->depth = 1;
+    if (record->before == RECOVERY_NONE)
+        return DJ_OK;
+    struct cursor *other = NULL;
     cursor->is_busy = true;
-    enum dj_error error = words_of(recovery, before, depth + 1, &word);
+    enum dj_error error = cursor_to(recovery, record->before, &other);
     cursor->is_busy = false;
-    if (error != DJ_OK || word == NULL)
+    ret->depth = other == NULL ? 0 : 2;
+    ret->before = other == NULL ? NULL : other->history.last;
+    return error;
+}
+
+// Whether it decodes, into recovery->word. What was checked once is not checked again.
+static enum dj_error decode(struct recovery *recovery, struct cursor *cursor, const struct known *record, bool *ret_fits)
+{
+    struct binding_history history;
+    *ret_fits = false;
+    enum dj_error error = history_of(recovery, cursor, record, &history);
+    if (error != DJ_OK || (history.depth == 0 && !record->stands_alone))
         return error;
-    history.before = malloc((history.words + 1) * sizeof *word);
-    if (history.before == NULL)
-        return DJ_E_NO_MEMORY;
-    memcpy(history.before, word, history.words * sizeof *word);
-    history.depth = 2;
-    *ret_fits = decodes(recovery, record, &history, false);
-    free(history.before);
-    return DJ_OK;
-}
-
-// The first time: finds the history that fits.
-static enum dj_error decode_new(struct recovery *recovery, struct cursor *cursor, uint32_t index, uint32_t depth, bool *ret_fits)
-{
-    struct known *record = &recovery->record[index];
-    *ret_fits = decodes(recovery, record, &cursor->history, false);
-    record->mode = MODE_BOTH;
-    if (*ret_fits || cursor->history.depth == 0)
+    struct reader reader = reader_make(record->delta, record->delta_length);
+    if (bindings_decode(&history, &reader, recovery->word) != DJ_OK || reader_left(&reader) != 0)
         return DJ_OK;
-    if (cursor->history.depth == 2) {
-        struct binding_history last = cursor->history;
-        last.depth = 1;
-        *ret_fits = decodes(recovery, record, &last, false);
-        record->mode = MODE_LAST;
-        return DJ_OK;
-    }
-    uint32_t before = recovery->record[record->prev].before_same;
-    for (int i = 0; i < RECOVERY_SOFT_TRIES && depth < RECOVERY_SOFT_DEPTH && before != RECOVERY_NONE && !*ret_fits; i++) {
-        enum dj_error error = decode_soft(recovery, cursor, record, before, depth, ret_fits);
-        if (error != DJ_OK)
-            return error;
-        record->mode = MODE_SOFT;
-        record->soft = before;
-        before = recovery->record[before].before_same;
-    }
-    return DJ_OK;
-}
-
-static enum dj_error decode_again(struct recovery *recovery, struct cursor *cursor, uint32_t index, uint32_t depth,
-                                  bool *ret_fits)
-{
-    struct known *record = &recovery->record[index];
-    if (record->mode == MODE_SOFT)
-        return decode_soft(recovery, cursor, record, record->soft, depth, ret_fits);
-    struct binding_history history = cursor->history;
-    if (record->mode == MODE_LAST)
-        history.depth = 1;
-    *ret_fits = decodes(recovery, record, &history, true);
+    *ret_fits = record->state != KNOWN_RAW || record_words_check(recovery->word, history.words) == record->check;
     return DJ_OK;
 }
 
@@ -214,12 +179,11 @@ static enum dj_error take_inputs(struct recovery *recovery, struct known *record
 }
 
 // One step of a cursor. Leaves the record bad if it does not decode.
-static enum dj_error cursor_step(struct recovery *recovery, struct cursor *cursor, uint32_t index, uint32_t depth)
+static enum dj_error cursor_step(struct recovery *recovery, struct cursor *cursor, uint32_t index)
 {
     struct known *record = &recovery->record[index];
     bool fits = false, is_new = record->state == KNOWN_RAW;
-    enum dj_error error = is_new ? decode_new(recovery, cursor, index, depth, &fits)
-                                 : decode_again(recovery, cursor, index, depth, &fits);
+    enum dj_error error = decode(recovery, cursor, record, &fits);
     if (error != DJ_OK)
         return error;
     if (!fits) {
@@ -249,7 +213,7 @@ static void mark_broken(struct known *record)
 
 // Moves a cursor on to `index`, or as far as the chain decodes; what is behind that is marked. The path is found backwards and gone
 // forwards: its links are turned round meanwhile.
-static enum dj_error cursor_move(struct recovery *recovery, struct cursor *cursor, uint32_t index, uint32_t depth)
+static enum dj_error cursor_move(struct recovery *recovery, struct cursor *cursor, uint32_t index)
 {
     struct known *record = recovery->record;
     uint32_t at = index, next = RECOVERY_NONE;
@@ -264,13 +228,13 @@ static enum dj_error cursor_move(struct recovery *recovery, struct cursor *curso
     if (at != cursor->at && !is_dead) {
         history_reset(&cursor->history);
         cursor->at = RECOVERY_NONE;
-        error = cursor_step(recovery, cursor, at, depth);
+        error = cursor_step(recovery, cursor, at);
     }
     while (next != RECOVERY_NONE) {
         uint32_t after = record[next].prev;
         record[next].prev = at;
         if (error == DJ_OK && !is_dead && cursor->at == at)
-            error = cursor_step(recovery, cursor, next, depth);
+            error = cursor_step(recovery, cursor, next);
         else if (error == DJ_OK)
             mark_broken(&record[next]);
         at = next;
@@ -279,7 +243,8 @@ static enum dj_error cursor_move(struct recovery *recovery, struct cursor *curso
     return error;
 }
 
-static enum dj_error words_of(struct recovery *recovery, uint32_t index, uint32_t depth, const int64_t **ret)
+// *ret NULL: it does not decode, else the cursor's last vector is the record's.
+static enum dj_error cursor_to(struct recovery *recovery, uint32_t index, struct cursor **ret)
 {
     const struct srg_plan *plan = NULL;
     struct cursor *cursor = NULL;
@@ -296,23 +261,18 @@ static enum dj_error words_of(struct recovery *recovery, uint32_t index, uint32_
         return DJ_OK;
     }
     error = cursor_open(recovery, record->root, plan->words, &cursor);
-    if (error == DJ_OK && cursor->is_busy)
-        return DJ_OK;    // asked for by itself
+    assert(error != DJ_OK || !cursor->is_busy);    // chains ask for earlier ones only
     if (error == DJ_OK)
-        error = cursor_move(recovery, cursor, index, depth);
-    if (error == DJ_OK && cursor->at == index && record->state == KNOWN_DECODED)
-        *ret = cursor->history.last;
+        error = cursor_move(recovery, cursor, index);
+    if (error == DJ_OK && cursor->at == index)
+        *ret = cursor;
     return error;
 }
 
 enum dj_error recovery_words(struct recovery *recovery, uint32_t index, const int64_t **ret)
 {
-    return words_of(recovery, index, 0, ret);
-}
-
-const struct binding_history *recovery_history(const struct recovery *recovery, uint32_t index)
-{
-    const struct cursor *cursor = recovery->record[recovery->record[index].root].cursor;
-    assert(cursor != NULL && cursor->at == index);
-    return &cursor->history;
+    struct cursor *cursor = NULL;
+    enum dj_error error = cursor_to(recovery, index, &cursor);
+    *ret = cursor != NULL && recovery->record[index].state == KNOWN_DECODED ? cursor->history.last : NULL;
+    return error;
 }

@@ -158,7 +158,8 @@ uint64_t link_faults_peer(const struct link_message *message)
     struct wire_hello hello;
     struct wire_hello_ok ok;
     uint64_t peer = 0;
-    if ((message->message != WIRE_HELLO && message->message != WIRE_HELLO_OK) || arena_make(HELLO_ARENA_BYTES, 0, &arena) != DJ_OK)
+    if ((message->message != WIRE_HELLO && message->message != WIRE_HELLO_OK) ||
+        arena_make(HELLO_ARENA_BYTES, 0, &arena) != DJ_OK)
         return 0;
     const struct blob *body = message->body;
     if (message->message == WIRE_HELLO && wire_hello_decode(body->data, body->bytes, arena, &hello) == DJ_OK)

@@ -211,8 +211,8 @@ PyObject *stats(PyObject *, PyObject *)
                                    PUT(leaf_bytes_out) PUT(leaf_bytes_in_reads) PUT(leaves) PUT(leaves_reused) PUT(record_ns)
                                        PUT(flush_ns) PUT(wait_ns) PUT(bind_ns) PUT(execute_ns) PUT(init_ns) PUT(handles_live)
                                            PUT(bytes_unacknowledged) PUT(executions_unacknowledged) PUT(resubmissions)
-                                               PUT(links_lost) PUT(recoveries) PUT(replayed) PUT(recovery_ns)
-                                                   PUT(nondeterminism) PUT(resumed) true;
+                                               PUT(links_lost) PUT(recoveries) PUT(replayed) PUT(recovery_ns) PUT(nondeterminism)
+                                                   PUT(resumed) true;
 #undef PUT
     if (!is_full)
         Py_CLEAR(dict);

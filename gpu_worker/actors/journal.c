@@ -98,8 +98,6 @@ static uint64_t add(struct worker *worker, const struct record *record, size_t a
                   part->records.error == DJ_OK ? "it is too long" : dj_error_text(part->records.error));
         part->records.error = DJ_OK;
         part->records.length = before;
-        if (part->count == 0)
-            part_free(worker, part);
         return 0;
     }
     worker->journal_bytes += part->records.length - before;
@@ -435,20 +433,19 @@ static void plans_again(struct worker *worker, const struct journal_part *part, 
 // Plans are of no life: whoever uses one that is known here does not send it again.
 void worker_journal_forget(struct worker *worker)
 {
-    struct list *last = worker->journal.prev;
+    struct list old;
     struct record_scratch scratch;
-    if (list_is_empty(&worker->journal))
-        return;
     bool has_scratch = record_scratch_make(&scratch) == DJ_OK;
+    list_init(&old);
     list_each (node, &worker->journal) {
-        struct journal_part *part = list_entry(node, struct journal_part, list);
-        part->is_sent = true;    // what is added now opens another one
-        bool is_last = node == last;
+        list_remove(node);
+        list_push(&old, node);
+    }
+    list_each (gone, &old) {
+        struct journal_part *part = list_entry(gone, struct journal_part, list);
         if (has_scratch)
             plans_again(worker, part, &scratch);
         part_free(worker, part);
-        if (is_last)
-            break;
     }
     if (has_scratch)
         record_scratch_free(&scratch);

@@ -285,9 +285,9 @@ void worker_serve_link_down(struct worker *worker, uint64_t link)
         if (link == 0 ? !served->to_head : served->to_head || served->link != link)
             continue;
         served->link = 0;
-        if (!served->is_waiting)
+        if (!served->is_waiting && served->piece == NULL)
             continue;
-        worker->pieces_out--;
+        worker->pieces_out -= served->is_waiting;
         served_free(worker, served);
     }
 }

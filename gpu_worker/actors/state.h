@@ -332,7 +332,8 @@ void worker_values_free(struct worker *worker);
 
 // stream.c: messages become work
 DJ_MUST_USE enum dj_error worker_stream_plan(struct worker *worker, struct worker_link *link, const struct wire_plan *plan);
-DJ_MUST_USE enum dj_error worker_stream_execute(struct worker *worker, struct worker_link *link, const struct wire_execute *execute, struct blob *body);
+DJ_MUST_USE enum dj_error worker_stream_execute(struct worker *worker, struct worker_link *link, const struct wire_execute *execute,
+                                                struct blob *body);
 DJ_MUST_USE enum dj_error worker_stream_import(struct worker *worker, struct worker_link *link, const struct wire_import *import);
 DJ_MUST_USE enum dj_error worker_stream_fetch(struct worker *worker, struct worker_link *link, const struct wire_fetch *fetch);
 DJ_MUST_USE enum dj_error worker_stream_release(struct worker *worker, struct worker_link *link, const struct wire_release *release);
@@ -388,12 +389,15 @@ void worker_imports_ask(struct worker *worker);                                 
 void worker_import_begin(struct worker *worker, struct work *work, const struct wire_location *location);
 void worker_import_forget(struct worker *worker, const struct work *work);             // its session is gone
 void worker_imports_sweep(struct worker *worker);
-DJ_MUST_USE enum dj_error worker_peer_message(struct worker *worker, struct peer *peer, uint16_t message, struct blob *body, struct blob *bulk);
+DJ_MUST_USE enum dj_error worker_peer_message(struct worker *worker, struct peer *peer, uint16_t message, struct blob *body,
+                                              struct blob *bulk);
 
 // journal.c
-uint64_t worker_journal_execution(struct worker *worker, const struct work *work, const struct exec_run *run);  // the record's number; 0: none
+// These give the record's number; 0: it has none.
+uint64_t worker_journal_execution(struct worker *worker, const struct work *work, const struct exec_run *run);
 uint64_t worker_journal_import(struct worker *worker, const struct work *work, uint64_t bytes);
-void worker_journal_lost(struct worker *worker, const struct work *work, bool is_prepared);     // what ended with an execution that has no record
+// What ended with an execution that has no record.
+void worker_journal_lost(struct worker *worker, const struct work *work, bool is_prepared);
 void worker_journal_release(struct worker *worker, uint64_t session, const struct handle *handle, uint32_t handles);
 void worker_journal_checkpoint(struct worker *worker, const struct record *record, size_t about_bytes);
 void worker_journal_plan(struct worker *worker, struct hash128 fingerprint, const uint8_t *bytes, uint32_t length);

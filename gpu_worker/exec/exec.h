@@ -110,7 +110,7 @@ struct exec_request {
     uint32_t kept_bytes, donated_bytes;
     const uint32_t *answer;             // flat outputs whose bytes are wanted
     uint32_t answers;
-    const uint32_t *name;               // the kept outputs' numbers as handles, in the order of the outputs; NULL: the flat outputs themselves
+    const uint32_t *name;               // the kept outputs' numbers as handles, by flat output; NULL: the flat outputs themselves
     uint32_t names;                     // equals the number of kept outputs, and no number comes twice: checked
 };
 
@@ -154,7 +154,8 @@ struct exec_pin {
     uint64_t memory;                    // with grow_dim >= 0: equal for values whose common first rows are the same bytes; else 0
     struct { struct buffer *buffer; uint64_t offset; struct tensor_meta meta; } place;     // exec's
 };
-DJ_MUST_USE enum dj_error exec_pin(struct exec *exec, struct handle handle, struct exec_pin *ret);      // DJ_E_HANDLE_UNKNOWN; a failed value's error
+// DJ_E_HANDLE_UNKNOWN; a failed value's own error.
+DJ_MUST_USE enum dj_error exec_pin(struct exec *exec, struct handle handle, struct exec_pin *ret);
 void exec_unpin(struct exec *exec, struct exec_pin *pin);           // reads in flight go on
 // Rows [start, +rows) of dimension `dim` as the run's only answer, contiguous: read on the transfer stream without a kernel where the rows
 // are few enough stretches. Rank 0: dim 0, start 0, rows 1. DJ_E_INVALID outside the value, DJ_E_DEVICE_MEMORY, DJ_E_NO_MEMORY.

@@ -357,3 +357,9 @@ WIDE = {
 @pytest.mark.parametrize("name", WIDE)
 def test_what_kernels_do_not_take_is_still_computed(name: str) -> None:
     assert_close(WIDE[name](DEVICE), WIDE[name]("cpu"))
+
+
+def test_a_large_value_can_be_read_after_it_was_computed_for_something_else() -> None:
+    x = torch.arange(30000, device=DEVICE, dtype=torch.float64) * 2
+    assert x.sum().item() == 30000 * 29999
+    assert torch.equal(x.cpu(), torch.arange(30000, dtype=torch.float64) * 2)

@@ -1,4 +1,5 @@
-// What a head promises: who may talk to it, how workers join and are fenced, how sessions get grants, what the journal's acknowledgement means.
+// What a head promises: who may talk to it, how workers join and are fenced, how sessions get grants, what the journal's acknowledgement
+// means.
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
-// What the head promises about lost values: the smallest replay, no replay of what somebody holds, a typed error for what cannot come back, and no plan
-// before everything that was told is durable and everybody who is remembered has told what he holds.
+// What the head promises about lost values: the smallest replay, no replay of what somebody holds, a typed error for what cannot come back,
+// and no plan before everything that was told is durable and everybody who is remembered has told what he holds.
 
 #include <stdio.h>
 #include <string.h>

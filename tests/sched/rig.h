@@ -1,5 +1,5 @@
-// Rig: a head's process on a table: events go in by hand, what it sends is kept and can be looked for. Its store is a plain list that outlives the
-// head (rig_restart), applies commits in order, and answers them when told to.
+// Rig: a head's process on a table: events go in by hand, what it sends is kept and can be looked for. Its store is a plain list that
+// outlives the head (rig_restart), applies commits in order, and answers them when told to.
 
 #ifndef TESTS_SCHED_RIG_H
 #define TESTS_SCHED_RIG_H

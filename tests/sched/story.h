@@ -1,6 +1,6 @@
-// Story: a session's lineage for the head's tests: one execution that starts from a leaf, then steps that each make a value of the one before and end
-// it, as a worker journals them: deltas against the records before, plans first. The counters are 1, 2, 3, ... Each has a bound scalar that no
-// extrapolation predicts, so that a record decodes only against the right vectors.
+// Story: a session's lineage for the head's tests: one execution that starts from a leaf, then steps that each make a value of the one
+// before and end it, as a worker journals them: deltas against the records before, plans first. The counters are 1, 2, 3, ... Each has a
+// bound scalar that no extrapolation predicts, so that a record decodes only against the right vectors.
 
 #ifndef TESTS_SCHED_STORY_H
 #define TESTS_SCHED_STORY_H
@@ -26,7 +26,8 @@ struct story {
 };
 
 struct story *story_make(void **state, struct rig *rig);
-// A client with a session, granted on whatever worker the head chooses, which must be one of `worker` (admits it). Returns the client's link.
+// A client with a session, granted on whatever worker the head chooses, which must be one of `worker` (admits it). Returns the client's
+// link.
 uint64_t story_open(struct story *story, const char *name, const uint64_t *worker, uint32_t workers);
 // Runs `count` more executions and journals them on `link`.
 void story_run(struct story *story, uint64_t link, uint32_t count);

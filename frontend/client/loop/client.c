@@ -85,7 +85,7 @@ void reading_drop(struct reading *reading)
 {
     if (--reading->holders > 0)
         return;
-    recorder_unwant(reading->client->recorder, reading->value);
+    recorder_value_release(reading->client->recorder, reading->value);
     free(reading);
 }
 
@@ -363,7 +363,8 @@ enum dj_error client_flush(struct client *client, struct fault *fault)
     // As long as a recovery may take: a worker or a head that is away is waited for.
     error = client_wait(client, has_room, NULL, loop_now_ns() + client->recovery_timeout_ns);
     if (error == DJ_E_TIMEOUT)
-        return fault_set(fault, DJ_E_WINDOW_FULL, "%llu executions (%llu bytes) wait to be answered or made durable, for too long",
+        return fault_set(fault, DJ_E_WINDOW_FULL,
+                         "%llu executions (%llu bytes) wait to be answered or made durable, for too long",
                          (unsigned long long)protocol_stats(client->protocol).executions_unacknowledged,
                          (unsigned long long)protocol_stats(client->protocol).bytes_unacknowledged);
     if (error != DJ_OK)

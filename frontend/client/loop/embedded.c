@@ -243,8 +243,7 @@ enum dj_error embedded_start(const char *program, struct hash128 token, uint32_t
     snprintf(threads_text, sizeof threads_text, "%u", threads == 0 ? cores() : threads);
     snprintf(fd_text, sizeof fd_text, "%d", CHILD_LIVENESS_FD);
     // The folder's name is written where the argument points before the child reads it.
-    char *argument[] = {path,    "embedded", "--state", embedded.folder, "--threads", threads_text, "--liveness-fd",
-                        fd_text, NULL};
+    char *argument[] = {path, "embedded", "--state", embedded.folder, "--threads", threads_text, "--liveness-fd", fd_text, NULL};
     error = child_start(path, argument, token, &embedded, fault);
     if (error == DJ_OK)
         error = read_address(&embedded, deadline_ns, fault);
@@ -267,9 +266,9 @@ enum dj_error embedded_start_worker(const char *program, const char *head, struc
     snprintf(name, sizeof name, "local-%d", getpid());
     snprintf(threads_text, sizeof threads_text, "%u", threads == 0 ? cores() : threads);
     snprintf(fd_text, sizeof fd_text, "%d", CHILD_LIVENESS_FD);
-    char *argument[] = {path,      "start",         "--worker",  "--head",        address, "--listen", "127.0.0.1:0",
-                        "--state", embedded.folder, "--threads", threads_text,    "--name", name,      "--liveness-fd",
-                        fd_text,   NULL};
+    char *argument[] = {path,          "start",         "--worker",      "--head",    address,      "--listen",
+                        "127.0.0.1:0", "--state",       embedded.folder, "--threads", threads_text, "--name",
+                        name,          "--liveness-fd", fd_text,         NULL};
     error = child_start(path, argument, token, &embedded, fault);
     if (error == DJ_OK)
         *ret = embedded;

@@ -191,9 +191,8 @@ static enum dj_error put_tag(struct keeping *keeping, const char *tag, struct fa
     struct writer entries = writer_make(ENTRIES_BYTES_MAX), writer = writer_make(1 << 20);
     for (uint32_t i = 0; i < keeping->count; i++)
         write_raw(&entries, keeping->entry[i], keeping->entry_bytes[i]);
-    struct record record = {
-        .kind = RECORD_TAG,
-        .tag = {.entries = keeping->count, .entry = entries.data, .entry_bytes = (uint32_t)entries.length}};
+    struct record record = {.kind = RECORD_TAG,
+                            .tag = {.entries = keeping->count, .entry = entries.data, .entry_bytes = (uint32_t)entries.length}};
     snprintf(record.tag.name, sizeof record.tag.name, "%s", tag);
     if (entries.error == DJ_OK)
         record_write(&writer, &record);
@@ -268,8 +267,8 @@ static enum dj_error restore_one(struct client *client, const struct record_chec
         struct record_piece one = record_piece_read(&reader);
         piece[i] = (struct recorder_piece){.content = one.content, .rows = one.rows, .bytes = one.bytes};
     }
-    enum dj_error error = recorder_restore(client->recorder, device, &record->meta, record->dim, piece, record->pieces, here(), out,
-                                           fault);
+    enum dj_error error = recorder_restore(client->recorder, device, &record->meta, record->dim, piece, record->pieces, here(),
+                                           out, fault);
     free(piece);
     return error;
 }

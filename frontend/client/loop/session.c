@@ -176,7 +176,8 @@ static enum dj_error policy_of(const struct dj_config *config, struct protocol_c
     while (policy < LINEAGE_POLICIES && strcmp(names[policy], wanted) != 0)
         policy++;
     if (policy == LINEAGE_POLICIES)
-        return fault_set(fault, DJ_E_INVALID, "recovery is \"checkpoint\", \"replicate\" or \"recompute\", not \"%.40s\"", wanted);
+        return fault_set(fault, DJ_E_INVALID, "recovery is \"checkpoint\", \"replicate\" or \"recompute\", not \"%.40s\"",
+                         wanted);
     ret->recovery = policy;
     ret->replay_limit_ns = config->replay_limit_ns;
     ret->recovery_timeout_ns = config->recovery_timeout_ns != 0 ? config->recovery_timeout_ns : PROTOCOL_RECOVERY_NS;
@@ -221,11 +222,11 @@ void client_say_recovered(void *self, const struct protocol_recovery *recovery)
     (void)self;
     double took_s = (double)recovery->took_ns / 1e9, cost_s = (double)recovery->cost_ns / 1e9;
     if (recovery->was_lost)
-        snprintf(line, sizeof line, "djinn: worker %s was lost; %u executions (%.1f s) were replayed on %s in %.1f s\n", recovery->from,
-                 recovery->executions, cost_s, recovery->to, took_s);
+        snprintf(line, sizeof line, "djinn: worker %s was lost; %u executions (%.1f s) were replayed on %s in %.1f s\n",
+                 recovery->from, recovery->executions, cost_s, recovery->to, took_s);
     else if (recovery->executions > 0)
-        snprintf(line, sizeof line, "djinn: values were missing on %s; %u executions (%.1f s) were replayed in %.1f s\n", recovery->to,
-                 recovery->executions, cost_s, took_s);
+        snprintf(line, sizeof line, "djinn: values were missing on %s; %u executions (%.1f s) were replayed in %.1f s\n",
+                 recovery->to, recovery->executions, cost_s, took_s);
     else
         return;
     say(line);
@@ -354,7 +355,7 @@ void client_disconnect(struct client *client, enum dj_error error, const char *t
     if (client->state != CLIENT_ON)
         return;                           // another thread was faster
     client->state = CLIENT_CONNECTING;    // keeps others out while the lock is let go below
-    if (keep) {    // after the good-bye the head hears nothing more of it
+    if (keep) {                           // after the good-bye the head hears nothing more of it
         protocol_tell(client->protocol, loop_now_ns());
         if (client_wait(client, is_durable, NULL, loop_now_ns() + linger_ns / 2) != DJ_OK)
             log_write(LOG_DEBUG, "client", "not everything was durable at the end");

@@ -166,8 +166,8 @@ static bool write_handles(struct fetch *fetch, const struct protocol *protocol, 
     return writer.error == DJ_OK;
 }
 
-void protocol_checkpoint(struct protocol *protocol, uint64_t now_ns, uint32_t place, const struct released *handle, uint32_t count,
-                         void *tag)
+void protocol_checkpoint(struct protocol *protocol, uint64_t now_ns, uint32_t place, const struct released *handle,
+                         uint32_t count, void *tag)
 {
     struct peer *peer = peer_at(protocol, place);
     enum dj_error error = DJ_OK;

@@ -128,14 +128,18 @@ void flight_remove(struct protocol *protocol, struct peer *peer, struct flight *
     flight_free(flight);
 }
 
-void flight_settle(struct protocol *protocol, struct peer *peer, struct flight *flight)
+bool flight_has_durable_leaves(const struct flight *flight)
 {
-    if (flight->state != FLIGHT_DONE || !flight->is_recorded)
-        return;
     for (uint32_t i = 0; i < flight->leaves_count; i++)
         if (!flight->leaves[i]->is_durable)
-            return;
-    flight_remove(protocol, peer, flight);
+            return false;
+    return true;
+}
+
+void flight_settle(struct protocol *protocol, struct peer *peer, struct flight *flight)
+{
+    if (flight->state == FLIGHT_DONE && flight->is_recorded && flight_has_durable_leaves(flight))
+        flight_remove(protocol, peer, flight);
 }
 
 void flight_keep_answer(struct protocol *protocol, struct flight *flight, struct blob *body)

@@ -83,6 +83,16 @@ void head_fenced(struct protocol *protocol, enum dj_error error, const char *tex
         peer_lose(protocol, list_entry(node, struct peer, node), error, "%s", said);
 }
 
+// What was asked on a link that is gone is asked again on the next.
+static void unask_grants(struct protocol *protocol)
+{
+    list_each (node, &protocol->peers) {
+        struct peer *peer = list_entry(node, struct peer, node);
+        if (peer->state == PEER_ASKED)
+            peer->grant_request = 0;
+    }
+}
+
 void head_down(struct protocol *protocol, uint64_t now_ns, enum dj_error error)
 {
     bool was_up = protocol->head > HEAD_DIALLING;
@@ -106,11 +116,7 @@ void head_down(struct protocol *protocol, uint64_t now_ns, enum dj_error error)
         fail_session(protocol, DJ_E_NO_HEAD, text);
         return;
     }
-    list_each (node, &protocol->peers) {
-        struct peer *peer = list_entry(node, struct peer, node);
-        if (peer->state == PEER_ASKED)
-            peer->grant_request = 0;
-    }
+    unask_grants(protocol);
     protocol->head_tries = was_up ? 0 : protocol->head_tries + 1;
     uint64_t pause_ns = protocol->head_tries > 6 ? HEAD_RETRY_MOST_NS : (uint64_t)HEAD_RETRY_NS << protocol->head_tries;
     protocol->head_retry_ns = later(now_ns, pause_ns < HEAD_RETRY_MOST_NS ? pause_ns : HEAD_RETRY_MOST_NS);
@@ -124,14 +130,13 @@ static void open_session(struct protocol *protocol, int64_t device)
 {
     protocol->head = HEAD_OPENING;
     protocol->session_request = ++protocol->next_request;
-    struct wire_session_open message = {
-        .request = protocol->session_request,
-        .incarnation = protocol->config.incarnation,
-        .device_index = device,
-        .pid = protocol->config.pid,
-        .recovery = protocol->config.recovery,
-        .replay_limit_ns = protocol->config.replay_limit_ns,
-        .allows_close = protocol->config.allows_close};
+    struct wire_session_open message = {.request = protocol->session_request,
+                                        .incarnation = protocol->config.incarnation,
+                                        .device_index = device,
+                                        .pid = protocol->config.pid,
+                                        .recovery = protocol->config.recovery,
+                                        .replay_limit_ns = protocol->config.replay_limit_ns,
+                                        .allows_close = protocol->config.allows_close};
     snprintf(message.host, sizeof message.host, "%s", protocol->config.host);
     if (protocol->is_resuming) {
         message.session = protocol->session;
@@ -252,6 +257,7 @@ static void close_head(struct protocol *protocol, uint64_t now_ns)
     protocol->head = HEAD_CLOSED;
     protocol->head_link = 0;
     recover_head_down(protocol);
+    unask_grants(protocol);
     questions_resend(protocol);
     protocol->head_retry_ns = later(now_ns, protocol->state == PROTOCOL_OPENING ? HEAD_RETRY_NS : PROTOCOL_ASK_AGAIN_NS);
 }
@@ -361,10 +367,8 @@ static enum dj_error handle(struct protocol *protocol, uint64_t now_ns, uint16_t
         HANDLE(FAILED, failed, refused(protocol, now_ns, &message))
         HANDLE(WATERMARK, watermark, durable(protocol, &message))
         HANDLE(WORKER_GONE, worker_gone, worker_gone(protocol, now_ns, &message))
-        HANDLE(TOLD, told,
-               (void)question_answered(protocol, message.request, DJ_OK, "", message.data, message.data_bytes))
-        HANDLE(TAG, tag,
-               (void)question_answered(protocol, message.request, DJ_OK, "", message.record, message.record_bytes))
+        HANDLE(TOLD, told, (void)question_answered(protocol, message.request, DJ_OK, "", message.data, message.data_bytes))
+        HANDLE(TAG, tag, (void)question_answered(protocol, message.request, DJ_OK, "", message.record, message.record_bytes))
         HANDLE(RECOVERY, recovery, recover_said(protocol, &message, body))
         HANDLE(LEAF_NEED, leaf_need, leaves_send(protocol, protocol->head_link, &message))
         HANDLE(LEAF_OK, leaf_ok, leaves_arrived(protocol, &message))

@@ -62,8 +62,8 @@ static bool add_plan(struct batch *batch, const struct srg_plan *plan)
     struct writer writer = writer_make(PLAN_BYTES_MAX);
     bool is_added = plan_encode(plan, &writer) == DJ_OK && writer.error == DJ_OK && writer.length < BATCH_BYTES_MAX - 1024;
     if (is_added) {
-        struct record record = {
-            .kind = RECORD_PLAN, .plan = {.fingerprint = plan->fingerprint, .bytes = writer.data, .length = writer.length}};
+        struct record record = {.kind = RECORD_PLAN,
+                                .plan = {.fingerprint = plan->fingerprint, .bytes = writer.data, .length = writer.length}};
         is_added = batch_add(batch, &record, writer.length + 64);
     }
     writer_free(&writer);
@@ -117,8 +117,8 @@ static void read_answers(struct protocol *protocol, const struct flight *flight,
         if (output->data_bytes != output->bytes || output->bytes > RECORD_ANSWER_BYTES_MAX - total)
             continue;
         total += output->data_bytes;
-        execution->answer[execution->answers++] =
-            (struct record_answer){.output = output->output, .length = output->data_bytes, .bytes = output->data};
+        execution->answer[execution->answers++] = (struct record_answer){
+            .output = output->output, .length = output->data_bytes, .bytes = output->data};
     }
 }
 
@@ -185,7 +185,25 @@ static int compare_chosen(const void *left, const void *right)
     return position_compare(a->flight->counter, 0, b->flight->counter, 0);
 }
 
-// Those with an outcome, not told yet, and that old.
+static bool is_untold(const struct flight *flight)
+{
+    return flight->state == FLIGHT_DONE && !flight->is_step && !flight->is_recorded && flight->journal == 0;
+}
+
+bool journal_waits_for_leaves(const struct protocol *protocol)
+{
+    for (const struct list *p = protocol->peers.next; p != &protocol->peers; p = p->next) {
+        const struct peer *peer = list_entry(p, struct peer, node);
+        list_each (node, &peer->flights) {
+            const struct flight *flight = list_entry(node, struct flight, node);
+            if (peer->session == protocol->session && is_untold(flight) && !flight_has_durable_leaves(flight))
+                return true;
+        }
+    }
+    return false;
+}
+
+// Those with an outcome, not told yet, and that old. A record never comes before its leaves: a client that resumes the session has no others.
 static uint32_t choose(const struct protocol *protocol, const struct peer *only, uint64_t older_ns, struct chosen *chosen)
 {
     uint32_t count = 0;
@@ -195,7 +213,7 @@ static uint32_t choose(const struct protocol *protocol, const struct peer *only,
             continue;
         list_each (node, &peer->flights) {
             struct flight *flight = list_entry(node, struct flight, node);
-            if (flight->state == FLIGHT_DONE && !flight->is_step && !flight->is_recorded && flight->journal == 0 && flight->done_ns <= older_ns)
+            if (is_untold(flight) && flight->done_ns <= older_ns && flight_has_durable_leaves(flight))
                 chosen[count++] = (struct chosen){.peer = peer, .flight = flight};
         }
     }

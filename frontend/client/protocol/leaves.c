@@ -52,8 +52,8 @@ void leaves_offer(struct protocol *protocol, const struct peer *only, uint64_t o
                 continue;
             for (uint32_t i = 0; i < flight->leaves_count && offer.leaves_count < OFFER_MAX; i++)
                 if (!flight->leaves[i]->is_durable && flight->leaves[i]->blob != NULL)
-                    leaf[offer.leaves_count++] =
-                        (struct wire_leaf){.content = flight->leaves[i]->content, .bytes = flight->leaves[i]->bytes};
+                    leaf[offer.leaves_count++] = (struct wire_leaf){.content = flight->leaves[i]->content,
+                                                                    .bytes = flight->leaves[i]->bytes};
         }
     }
     if (offer.leaves_count > 0)
@@ -79,6 +79,14 @@ void leaves_arrived(struct protocol *protocol, const struct wire_leaf_ok *ok)
         leaf_set_durable(leaf);
         has_news = true;
     }
-    if (has_news)
-        settle_all(protocol);
+    if (!has_news)
+        return;
+    settle_all(protocol);
+    list_each (p, &protocol->peers) {
+        struct peer *peer = list_entry(p, struct peer, node);
+        if (peer->state != PEER_RECOVERING || peer->recovery.ask_at_ns == 0)
+            continue;
+        peer->recovery.ask_at_ns = protocol->now_ns;    // it may have waited for these
+        recover_ask(protocol, peer);
+    }
 }

@@ -123,7 +123,8 @@ void peer_granted(struct protocol *protocol, uint64_t now_ns, struct peer *peer,
     if (grant->incarnation != peer->incarnation)
         life_begin(protocol, peer);
     if (recover_is_quarantined(peer)) {
-        peer_lose(protocol, peer, DJ_E_QUARANTINED, "execution %llu was on the device in every death of its worker as it was run again",
+        peer_lose(protocol, peer, DJ_E_QUARANTINED,
+                  "execution %llu was on the device in every death of its worker as it was run again",
                   (unsigned long long)exec_number(peer->recovery.blamed_counter));
         return;
     }
@@ -244,6 +245,8 @@ static bool was_refused(struct protocol *protocol, uint64_t now_ns, struct peer 
     if (error == DJ_OK)
         return false;
     peer->fault = (struct fault){0};
+    if (error == DJ_E_FRAME_CORRUPT)
+        return false;    // bytes changed on the way: a link that was cut
     if (error == DJ_E_EPOCH_FENCED && peer->session == protocol->session) {
         head_fenced(protocol, error, why);
         return true;
@@ -297,7 +300,8 @@ void peer_restream(struct protocol *protocol, uint64_t at_ns, struct peer *peer)
     // What failed has left failed values of its names; the same names are to be made again.
     list_each (node, &peer->flights) {
         struct flight *flight = list_entry(node, struct flight, node);
-        for (uint32_t i = 0; flight->has_failed && flight->kind == FLIGHT_EXECUTE && !flight->is_step && i < flight->plan->outputs; i++)
+        for (uint32_t i = 0;
+             flight->has_failed && flight->kind == FLIGHT_EXECUTE && !flight->is_step && i < flight->plan->outputs; i++)
             if ((flight->kept[i / 8] >> i % 8 & 1) != 0) {
                 write_var(writer, flight->counter);
                 write_var(writer, i);
@@ -520,8 +524,8 @@ static bool gives_up(struct protocol *protocol, uint64_t now_ns, struct peer *pe
         peer_lose(protocol, peer, DJ_E_NO_HEAD, "the head at %s cannot be reached; nothing brings back what worker %s held",
                   protocol->config.head, peer->recovery.name[0] == '\0' ? "-" : peer->recovery.name);
     else
-        peer_lose(protocol, peer, DJ_E_NO_WORKER, "the head gave no worker in time%s%s", begun_ns == 0 ? "" : " to take the place of ",
-                  begun_ns == 0 ? "" : peer->recovery.name);
+        peer_lose(protocol, peer, DJ_E_NO_WORKER, "the head gave no worker in time%s%s",
+                  begun_ns == 0 ? "" : " to take the place of ", begun_ns == 0 ? "" : peer->recovery.name);
     return true;
 }
 
@@ -550,7 +554,8 @@ void peer_tick(struct protocol *protocol, uint64_t now_ns, struct peer *peer)
     if (peer->dial_at_ns != 0 && peer->dial_at_ns <= now_ns)
         dial(protocol, peer);
     if (is_relink && now_ns - peer->down_since_ns > PROTOCOL_REACH_NS)
-        peer_lost(protocol, now_ns, peer, "worker %s at %s cannot be reached any more", peer->grant.name, peer->grant.address_tcp);
+        peer_lost(protocol, now_ns, peer, "worker %s at %s cannot be reached any more", peer->grant.name,
+                  peer->grant.address_tcp);
     else if (now_ns >= peer->deadline_ns && !is_relink)
         peer_lost(protocol, now_ns, peer, "worker %s at %s did not answer in time", peer->grant.name, peer->grant.address_tcp);
 }

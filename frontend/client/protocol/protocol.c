@@ -168,7 +168,8 @@ void protocol_tick(struct protocol *protocol, uint64_t now_ns)
 
 uint64_t protocol_deadline_ns(const struct protocol *protocol)
 {
-    uint64_t at = protocol->state == PROTOCOL_OPENING ? protocol->deadline_ns : UINT64_MAX, tell_ns = journal_deadline_ns(protocol);
+    uint64_t at = protocol->state == PROTOCOL_OPENING ? protocol->deadline_ns : UINT64_MAX,
+             tell_ns = journal_deadline_ns(protocol);
     if (resume_has_outcomes(protocol))
         return 0;
     at = tell_ns < at ? tell_ns : at;

@@ -87,7 +87,9 @@ static void ask(struct protocol *protocol, uint64_t now_ns, enum question_kind k
     protocol->now_ns = now_ns;
     bool fits = question != NULL && strlen(verb) < sizeof question->verb && strlen(argument) < sizeof question->argument;
     if (!fits || (record_bytes > 0 && copy == NULL) || protocol->is_fenced) {
-        enum dj_error error = protocol->is_fenced ? protocol->fault.code : question == NULL || fits ? DJ_E_NO_MEMORY : DJ_E_INVALID;
+        enum dj_error error = protocol->is_fenced        ? protocol->fault.code
+                              : question == NULL || fits ? DJ_E_NO_MEMORY
+                                                         : DJ_E_INVALID;
         free(question);
         free(copy);
         protocol->port.told(protocol->port.self, tag, error,

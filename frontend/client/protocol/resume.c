@@ -183,8 +183,8 @@ static bool record_keep(struct protocol *protocol, uint64_t counter, const uint8
         resume->record = grown;
         resume->capacity = capacity;
     }
-    resume->record[resume->records++] =
-        (struct resume_record){.counter = counter, .at = at, .length = (uint32_t)length, .part = resume->parts - 1};
+    resume->record[resume->records++] = (struct resume_record){
+        .counter = counter, .at = at, .length = (uint32_t)length, .part = resume->parts - 1};
     return true;
 }
 
@@ -294,9 +294,10 @@ static const int64_t *words_of(struct protocol *protocol, const struct record_ex
     struct chain *chain = chain_of(resume, execution, words);
     int64_t *word = arena_alloc(protocol->arena, (words + 1) * sizeof *word);
     struct reader reader = reader_make(execution->delta, execution->delta_length);
-    bool is_good = chain != NULL && word != NULL && hash128_equal(chain->plan, execution->plan) && chain->history.words == words &&
-                   bindings_decode(&chain->history, &reader, word) == DJ_OK && reader_left(&reader) == 0 &&
-                   record_words_check(word, words) == execution->check && history_push(&chain->history, word) == DJ_OK &&
+    bool is_good = chain != NULL && word != NULL && hash128_equal(chain->plan, execution->plan) &&
+                   chain->history.words == words && bindings_decode(&chain->history, &reader, word) == DJ_OK &&
+                   reader_left(&reader) == 0 && record_words_check(word, words) == execution->check &&
+                   history_push(&chain->history, word) == DJ_OK &&
                    map_put(resume->chains, map_key(execution->id.counter), chain) == DJ_OK;
     if (is_good)
         return word;
@@ -397,7 +398,8 @@ bool resume_submission(struct protocol *protocol, const struct submission *submi
     return false;
 }
 
-bool resume_import(struct protocol *protocol, uint32_t place, uint64_t number, uint64_t from_number, uint32_t from_output, void *tag)
+bool resume_import(struct protocol *protocol, uint32_t place, uint64_t number, uint64_t from_number, uint32_t from_output,
+                   void *tag)
 {
     struct resume *resume = protocol->resume;
     if (resume == NULL || !resume->is_matching)
@@ -436,8 +438,8 @@ void resume_tick(struct protocol *protocol)
         struct resume_outcome *outcome = list_entry(resume->outcomes.next, struct resume_outcome, node);
         list_remove(&outcome->node);
         for (uint32_t i = 0; i < outcome->count; i++)
-            protocol->port.answered(protocol->port.self, outcome->tag, outcome->of[i].output, outcome->blob, outcome->of[i].offset,
-                                    outcome->of[i].length);
+            protocol->port.answered(protocol->port.self, outcome->tag, outcome->of[i].output, outcome->blob,
+                                    outcome->of[i].offset, outcome->of[i].length);
         protocol->port.executed(protocol->port.self, outcome->tag);
         blob_drop(outcome->blob);
         free(outcome);

@@ -295,6 +295,7 @@ void flight_add(struct protocol *protocol, struct peer *peer, struct flight *fli
 void flight_done(struct protocol *protocol, struct peer *peer, struct flight *flight);
 void flight_remove(struct protocol *protocol, struct peer *peer, struct flight *flight);    // DONE, or a step
 // Forgets it once it has its outcome, its record is durable and so are its leaves: what is replayed without them would fail.
+bool flight_has_durable_leaves(const struct flight *flight);
 void flight_settle(struct protocol *protocol, struct peer *peer, struct flight *flight);
 void flight_keep_answer(struct protocol *protocol, struct flight *flight, struct blob *body);
 struct flight *flight_of_step(const struct submission *like);    // its words and counter as they are on the wire
@@ -321,6 +322,7 @@ void plans_forget(struct peer *peer);    // the other end knows nothing any more
 
 // journal.c: telling the head what was answered.
 void journal_reset(struct protocol *protocol);                            // a new link of the head
+bool journal_waits_for_leaves(const struct protocol *protocol);    // something that was seen cannot be told yet
 void journal_place(struct protocol *protocol, const struct peer *peer);    // NULL: every place
 void journal_acknowledged(struct protocol *protocol, uint64_t last);
 void journal_tick(struct protocol *protocol);
@@ -338,6 +340,7 @@ void recover_head_down(struct protocol *protocol);
 // The next step that comes before this counter (UINT64_MAX: any), put into the stream; NULL: none, or (*ret_waits) not now.
 struct flight *recover_next_step(struct protocol *protocol, struct peer *peer, uint64_t counter, bool *ret_waits);
 void recover_step_done(struct protocol *protocol, struct peer *peer, struct flight *flight);
+void plan_part_free(struct plan_part *part);
 bool recover_has_steps(const struct peer *peer);    // not yet in the stream
 void recover_absent(struct protocol *protocol, struct peer *peer, uint64_t counter, uint32_t output);
 void recover_absent_inputs(struct protocol *protocol, struct peer *peer, const struct flight *flight);

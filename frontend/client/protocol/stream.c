@@ -76,7 +76,8 @@ static void say_unsent(const struct flight *flight, enum dj_error error, char te
     if (flight->doom == DJ_E_QUARANTINED)
         snprintf(text, PROTOCOL_TEXT_MAX,
                  "execution %llu (%u ops) was on the device in %u deaths of its worker, and is not tried again",
-                 (unsigned long long)exec_number(flight->counter), flight->plan == NULL ? 0 : flight->plan->nodes, flight->deaths);
+                 (unsigned long long)exec_number(flight->counter), flight->plan == NULL ? 0 : flight->plan->nodes,
+                 flight->deaths);
     else
         snprintf(text, PROTOCOL_TEXT_MAX, "the submission could not be sent: %s", dj_error_text(error));
 }
@@ -84,9 +85,9 @@ static void say_unsent(const struct flight *flight, enum dj_error error, char te
 static void send_one(struct protocol *protocol, struct peer *peer, struct flight *flight, struct unsent *unsent)
 {
     enum dj_error cause = DJ_OK;
-    enum dj_error error = flight->doom != DJ_OK                 ? flight->doom
+    enum dj_error error = flight->doom != DJ_OK               ? flight->doom
                           : builds_on(flight, unsent, &cause) ? cause
-                                                               : flight_send(protocol, peer, flight);
+                                                              : flight_send(protocol, peer, flight);
     arena_reset(protocol->arena);
     if (error == DJ_OK) {
         flight->state = FLIGHT_SENT;
@@ -130,7 +131,8 @@ void stream_send(struct protocol *protocol, struct peer *peer)
     struct flight *step;
     if (peer->state != PEER_READY || peer->is_draining || peer->is_behind)
         return;
-    each_from (node, first_undone(peer), peer) {
+    each_from(node, first_undone(peer), peer)
+    {
         struct flight *flight = list_entry(node, struct flight, node);
         if (flight->state != FLIGHT_WAITING)
             continue;
@@ -153,7 +155,8 @@ void stream_restart(struct protocol *protocol, struct peer *peer)
     // What named or carried a leaf may be lost with the link.
     if (peer->slot < PROTOCOL_PLACES_LIVE_MAX)
         leaf_forget_peer(protocol->config.leaves, peer->slot);
-    each_from (node, first_undone(peer), peer) {
+    each_from(node, first_undone(peer), peer)
+    {
         struct flight *flight = list_entry(node, struct flight, node);
         bool is_forgotten = PLANTED(FORGET_LAST) && node->next == &peer->flights && node->prev != &peer->flights;
         if (flight->state == FLIGHT_SENT && !is_forgotten)
@@ -173,9 +176,7 @@ bool stream_is_caught_up(struct peer *peer)
 {
     if (peer->state != PEER_READY || peer->is_draining || peer->is_behind || recover_has_steps(peer))
         return false;
-    each_from (node, first_undone(peer), peer)
-        if (list_entry(node, struct flight, node)->state == FLIGHT_WAITING)
-            return false;
+    each_from(node, first_undone(peer), peer) if (list_entry(node, struct flight, node)->state == FLIGHT_WAITING) return false;
     return true;
 }
 
@@ -268,7 +269,8 @@ void stream_answer(struct protocol *protocol, struct peer *peer, const struct wi
     bool is_new = false;
     protocol->stats.bind_ns += answer->bind_ns;
     protocol->stats.execute_ns += answer->execute_ns;
-    each_from (node, first_undone(peer), peer) {
+    each_from(node, first_undone(peer), peer)
+    {
         struct flight *flight = list_entry(node, struct flight, node);
         int order = position_compare(flight->counter, flight->part, answer->counter, answer->part);
         if (order > 0)
@@ -344,7 +346,8 @@ static bool goes_again(struct protocol *protocol, struct peer *peer, struct flig
 
 void stream_failed(struct protocol *protocol, struct peer *peer, const struct wire_execution_failed *failed)
 {
-    each_from (node, first_undone(peer), peer) {
+    each_from(node, first_undone(peer), peer)
+    {
         struct flight *flight = list_entry(node, struct flight, node);
         int order = position_compare(flight->counter, flight->part, failed->counter, failed->part);
         if (order > 0)

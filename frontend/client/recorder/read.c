@@ -49,6 +49,11 @@ void recorder_unwant(struct recorder *recorder, struct value *value)
     value_unroot(recorder, value);
 }
 
+void recorder_value_release(struct recorder *recorder, struct value *value)
+{
+    value_unroot(recorder, value);
+}
+
 enum value_state recorder_value_state(const struct recorder *recorder, const struct value *value)
 {
     if (value->kind == VALUE_PENDING)

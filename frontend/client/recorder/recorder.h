@@ -77,7 +77,8 @@ uint32_t recorder_module(struct recorder *recorder, const char *path, const char
 DJ_MUST_USE enum dj_error recorder_want(struct recorder *recorder, const struct dj_tensor *tensor, struct recorded_at at,
                                         struct value **ret, struct fault *fault);
 void recorder_unwant(struct recorder *recorder, struct value *value);
-void recorder_value_retain(struct value *value);    // one recorder_unwant more is due
+void recorder_value_retain(struct value *value);    // one more hold, that recorder_value_release lets go of
+void recorder_value_release(struct recorder *recorder, struct value *value);    // does not forget what was answered
 enum value_state { VALUE_RECORDED, VALUE_AT_WORKER, VALUE_ANSWERED, VALUE_LOCAL, VALUE_FAILED };
 enum value_state recorder_value_state(const struct recorder *recorder, const struct value *value);
 // ANSWERED, LOCAL: copies the elements row-major; `bytes` must be exact (DJ_E_INVALID).

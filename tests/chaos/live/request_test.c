@@ -29,7 +29,8 @@ static void a_number_outside_its_bounds_is_no_number(void **state)
     (void)state;
     struct request request;
     uint64_t number = 5;
-    static const char *const wrong[] = {"{\"n\":0}", "{\"n\":101}", "{\"n\":-3}", "{\"n\":1.5}", "{\"n\":1e30}", "{\"n\":\"20\"}"};
+    static const char *const wrong[] = {"{\"n\":0}",   "{\"n\":101}",  "{\"n\":-3}",
+                                        "{\"n\":1.5}", "{\"n\":1e30}", "{\"n\":\"20\"}"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         assert_true(request_parse(wrong[i], &request));
         assert_false(request_number(&request, "n", 1, 100, 7, &number));
@@ -41,9 +42,9 @@ static void everything_else_of_json_is_refused(void **state)
 {
     (void)state;
     struct request request;
-    static const char *const wrong[] = {"",       "{",           "[1]",          "{\"a\"}",     "{\"a\":}",      "{\"a\":true}",
-                                        "{\"a\":{}}", "{\"a\":[1]}", "{\"a\":1}x",   "{\"a\":\"b}", "{a:1}",         "{\"a\":\"\\n\"}",
-                                        "{\"a\" 1}",  "{,}",         "{\"a\":1 \"b\":2}", "null"};
+    static const char *const wrong[] = {
+        "",           "{",           "[1]",   "{\"a\"}",         "{\"a\":}",  "{\"a\":true}", "{\"a\":{}}",        "{\"a\":[1]}",
+        "{\"a\":1}x", "{\"a\":\"b}", "{a:1}", "{\"a\":\"\\n\"}", "{\"a\" 1}", "{,}",          "{\"a\":1 \"b\":2}", "null"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         assert_false(request_parse(wrong[i], &request));
     char many[256] = "{";

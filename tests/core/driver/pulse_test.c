@@ -27,7 +27,7 @@ struct listener {
     int fd;
     uint64_t at_ns[HEARD_MAX];    // of each HEARTBEAT
     uint32_t heard, pings;
-    bool is_same;                 // all of them are
+    bool is_same;    // all of them are
     enum dj_error end;
 };
 
@@ -124,7 +124,6 @@ static void a_held_up_core_is_heard_of_for_a_while_and_then_goes_on(void **state
     uint64_t last_ms = (listener.at_ns[listener.heard - 1] - begun_ns) / 1000000;
     assert_true(last_ms > LAST_MS_MIN && last_ms < LAST_MS_MAX);
     // What the core says afterwards arrives in order on the same link: the numbers of the frames fit.
-    print_message("pings %u heard %u end %d\n", listener.pings, listener.heard, listener.end);
     assert_int_equal(listener.pings, PINGS);
     assert_error(DJ_E_CLOSED, listener.end);
 }

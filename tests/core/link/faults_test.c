@@ -201,7 +201,8 @@ static void what_is_too_late_leaves_no_gap(void **state)
     knob_set(KNOB_FRAMES, 1);
     uint64_t far = UINT64_MAX - 1;
     for (uint64_t i = 0; i < 6; i++)
-        assert_ok(link_send(pair.from, WIRE_PING, wire_ping_encode(&(struct wire_ping){.number = i}), NULL, 0, 0, i % 2 == 0 ? 0 : far));
+        assert_ok(link_send(pair.from, WIRE_PING, wire_ping_encode(&(struct wire_ping){.number = i}), NULL, 0, 0,
+                            i % 2 == 0 ? 0 : far));
     assert_ok(link_flush(pair.from, UINT64_MAX));
     for (uint64_t i = 0; i < 6; i += 2)
         assert_int_equal(wait_heard(&pair, &error), i);
@@ -209,5 +210,6 @@ static void what_is_too_late_leaves_no_gap(void **state)
 }
 
 CASES(frames_keep_their_order_while_they_are_delayed, a_frame_left_out_ends_the_link, a_frame_sent_twice_ends_the_link,
-      a_frame_out_of_its_turn_ends_the_link, a_changed_bit_ends_the_link, a_partition_holds_frames_both_ways_and_then_lets_them_go,
-      a_new_link_to_a_parted_peer_does_not_come_up, what_is_too_late_leaves_no_gap)
+      a_frame_out_of_its_turn_ends_the_link, a_changed_bit_ends_the_link,
+      a_partition_holds_frames_both_ways_and_then_lets_them_go, a_new_link_to_a_parted_peer_does_not_come_up,
+      what_is_too_late_leaves_no_gap)

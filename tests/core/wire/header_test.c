@@ -89,4 +89,5 @@ static void a_header_can_be_given_another_number(void **state)
     assert_memory_equal(header, wanted, sizeof header);
 }
 
-CASES(a_header_can_be_given_another_number, a_header_is_read_back_as_it_was_written, no_single_flipped_bit_of_header_or_body_passes, each_wrong_field_has_its_own_error)
+CASES(a_header_can_be_given_another_number, a_header_is_read_back_as_it_was_written,
+      no_single_flipped_bit_of_header_or_body_passes, each_wrong_field_has_its_own_error)

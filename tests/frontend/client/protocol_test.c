@@ -416,6 +416,7 @@ CASES(a_submission_is_answered, the_second_of_its_kind_is_a_few_bytes,
       a_question_is_answered_or_its_failure_is, work_goes_on_when_the_head_is_gone,
       a_lost_head_is_dialled_again_and_the_session_resumed, the_window_is_bounded_and_answers_and_durability_open_it,
       a_failed_execution_fails_alone, a_lost_link_may_have_lost_leaves_so_they_are_named_again,
-      two_places_at_one_worker_have_a_stream_each_and_a_mark_says_exactly_which, an_execution_is_kept_until_its_leaves_are_durable_too, a_large_leaf_is_offered_and_sent_in_chunks_when_needed,
+      two_places_at_one_worker_have_a_stream_each_and_a_mark_says_exactly_which,
+      an_execution_is_kept_until_its_leaves_are_durable_too, a_large_leaf_is_offered_and_sent_in_chunks_when_needed,
       rubbish_from_a_worker_loses_it_and_nothing_else, a_worker_that_stops_answering_pings_is_left,
       whatever_the_links_do_every_submission_has_one_outcome)

@@ -424,10 +424,71 @@ static void empty_tensors_need_no_leaf(void **state)
     bench_drop(bench, &y);
 }
 
-CASES(a_sum_is_read_back, a_write_through_a_slice_is_seen_by_the_whole, a_view_made_before_a_write_sees_it_through_the_same_ops,
-      a_fresh_storage_reads_as_zeros_and_keeps_what_is_written_to_a_part, a_storage_assigned_from_a_part_can_be_written_in_part,
-      a_storage_assigned_from_columns_is_zero_between_them, a_write_keeps_the_order_of_dimensions_of_its_storage,
-      a_write_converts_the_dtype_and_broadcasts, reading_bits_as_another_dtype_is_refused_by_name, dead_work_is_not_submitted,
+struct seen {
+    uint32_t count;
+    uint64_t counter[8];
+    uint32_t output[8];
+};
+
+static void see(void *context, uint64_t counter, uint32_t output)
+{
+    struct seen *seen = context;
+    assert_true(seen->count < 8);
+    seen->counter[seen->count] = counter;
+    seen->output[seen->count++] = output;
+}
+
+static void what_is_alive_and_was_not_read_is_what_a_recovery_must_bring_back(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), unread = add(bench, &x, &x), dropped = add(bench, &unread, &x),
+                     read = add(bench, &unread, &unread);
+    bench_flush(bench);
+    bench_drop(bench, &dropped);
+    expect(bench, &read, (float[]){0, 4, 8, 12}, 4);
+    struct seen here = {0}, elsewhere = {0};
+    recorder_live_handles(bench->recorder, 0, see, &here);
+    recorder_live_handles(bench->recorder, 1, see, &elsewhere);
+    assert_int_equal(here.count, 1);
+    assert_int_equal(here.counter[0], 1);
+    assert_int_equal(here.output[0], 0);
+    assert_int_equal(elsewhere.count, 0);
+    assert_int_equal(recorder_stats(bench->recorder).handles_live, 1);    // what was read is a leaf now
+    struct dj_tensor again = add(bench, &read, &x);
+    expect(bench, &again, (float[]){0, 5, 10, 15}, 4);
+    struct dj_tensor *const made[] = {&x, &unread, &read, &again};
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++)
+        bench_drop(bench, made[i]);
+}
+
+static void a_value_to_keep_is_a_contiguous_handle_or_a_leaf_of_the_store(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 2, (int64_t[]){2, 3}), y = add(bench, &x, &x);
+    struct dj_attr dims[2] = {BENCH_INT(0), BENCH_INT(1)};
+    struct dj_tensor t = bench_op(bench, OP_TRANSPOSE, &y, NULL, dims, 2);
+    struct hash128 content;
+    struct value *leaf, *sum, *turned;
+    assert_ok(recorder_keepable(bench->recorder, &x, nowhere, &leaf, NULL));
+    assert_ok(recorder_keepable(bench->recorder, &y, nowhere, &sum, NULL));
+    assert_ok(recorder_keepable(bench->recorder, &t, nowhere, &turned, NULL));
+    bench_flush(bench);
+    assert_false(recorder_value_leaf(leaf, &content));    // the store does not have it: a worker writes a copy
+    assert_true(tensor_is_contiguous(recorder_value_meta(turned)));
+    assert_int_equal(recorder_value_state(bench->recorder, sum), VALUE_AT_WORKER);
+    struct value *const kept[] = {leaf, sum, turned};
+    for (size_t i = 0; i < 3; i++)
+        recorder_unwant(bench->recorder, kept[i]);
+    bench_drop(bench, &x);
+    bench_drop(bench, &y);
+}
+
+CASES(a_sum_is_read_back, what_is_alive_and_was_not_read_is_what_a_recovery_must_bring_back,
+      a_value_to_keep_is_a_contiguous_handle_or_a_leaf_of_the_store, a_write_through_a_slice_is_seen_by_the_whole,
+      a_view_made_before_a_write_sees_it_through_the_same_ops, a_fresh_storage_reads_as_zeros_and_keeps_what_is_written_to_a_part,
+      a_storage_assigned_from_a_part_can_be_written_in_part, a_storage_assigned_from_columns_is_zero_between_them,
+      a_write_keeps_the_order_of_dimensions_of_its_storage, a_write_converts_the_dtype_and_broadcasts,
+      reading_bits_as_another_dtype_is_refused_by_name, dead_work_is_not_submitted,
       a_long_chain_of_dead_ops_does_not_overflow_the_stack, every_step_of_a_loop_is_the_same_plan_and_a_few_bytes,
       what_nobody_else_sees_is_donated_and_what_a_cell_sees_is_not, what_was_read_after_a_plan_is_answered_with_it_the_next_time,
       a_value_used_on_another_device_is_imported_once, a_failed_execution_is_told_to_everything_that_needs_it,

@@ -186,7 +186,11 @@ static void a_head_that_is_away_is_waited_for(void **state)
         stage->seen++;
     struct wire_grant_ask ask;
     DECODE(grant_ask, next(stage, WIRE_GRANT_ASK), &ask);
-    struct wire_grant one = {.worker = 4, .name = "w1", .address_tcp = "tcp://w:3", .host = "there", .incarnation = INCARNATION + 1,
+    struct wire_grant one = {.worker = 4,
+                             .name = "w1",
+                             .address_tcp = "tcp://w:3",
+                             .host = "there",
+                             .incarnation = INCARNATION + 1,
                              .numerics = "cpu x"};
     stage->incarnation = INCARNATION + 1;
     RECEIVE(HEAD_LINK + 1, SESSION_GRANT, session_grant, .request = ask.request, .session = SESSION, .epoch = 1, .grants = &one,
@@ -265,11 +269,11 @@ static void an_input_that_is_absent_is_brought_back_in_a_new_stream(void **state
     submit_from(stage, 2, 1, true);
     submit_from(stage, 3, 2, false);
     submit(stage, 4);
-    RECEIVE(stage->link, EXECUTION_FAILED, execution_failed, .counter = 2, .incarnation = INCARNATION, .error = DJ_E_HANDLE_UNKNOWN,
-            .node = -1, .text = "no such value");
+    RECEIVE(stage->link, EXECUTION_FAILED, execution_failed, .counter = 2, .incarnation = INCARNATION,
+            .error = DJ_E_HANDLE_UNKNOWN, .node = -1, .text = "no such value");
     submit(stage, 5);    // waits
-    RECEIVE(stage->link, EXECUTION_FAILED, execution_failed, .counter = 3, .incarnation = INCARNATION, .error = DJ_E_HANDLE_UNKNOWN,
-            .node = -1, .text = "no such value");
+    RECEIVE(stage->link, EXECUTION_FAILED, execution_failed, .counter = 3, .incarnation = INCARNATION,
+            .error = DJ_E_HANDLE_UNKNOWN, .node = -1, .text = "no such value");
     assert_int_not_equal(stage->closed, WORKER_LINK);    // 4 is still out
     uint32_t first = stage->stream;
     answer(stage, 4);
@@ -385,8 +389,9 @@ static void an_answer_that_differs_the_second_time_is_counted_and_the_first_stan
 CASES(after_a_loss_what_is_alive_comes_back_first_and_what_was_unanswered_goes_again, where_nothing_is_needed_nothing_is_asked,
       what_was_answered_and_is_not_durable_is_told_to_the_head_before_the_question, answers_travel_with_the_record,
       a_second_loss_in_the_middle_begins_again, a_head_that_is_away_is_waited_for,
-      a_value_that_cannot_be_brought_back_is_the_end_of_its_place_in_the_heads_words, what_was_on_the_device_in_two_deaths_fails_alone,
-      a_link_that_is_cut_blames_nobody, an_input_that_is_absent_is_brought_back_in_a_new_stream,
-      an_input_that_stays_absent_is_an_error_after_three_recoveries, a_fetch_waits_for_the_recovery_of_its_place,
-      the_same_worker_after_all_goes_on_in_the_same_stream, a_session_that_was_taken_over_fails_once_and_for_all,
+      a_value_that_cannot_be_brought_back_is_the_end_of_its_place_in_the_heads_words,
+      what_was_on_the_device_in_two_deaths_fails_alone, a_link_that_is_cut_blames_nobody,
+      an_input_that_is_absent_is_brought_back_in_a_new_stream, an_input_that_stays_absent_is_an_error_after_three_recoveries,
+      a_fetch_waits_for_the_recovery_of_its_place, the_same_worker_after_all_goes_on_in_the_same_stream,
+      a_session_that_was_taken_over_fails_once_and_for_all,
       an_answer_that_differs_the_second_time_is_counted_and_the_first_stands)

@@ -228,8 +228,8 @@ void session(struct stage *stage, uint64_t request, uint64_t incarnation, uint64
                              .secret = {1, 2}};
     snprintf(one.name, sizeof one.name, "w%llu", (unsigned long long)(incarnation - INCARNATION));
     stage->incarnation = incarnation;
-    RECEIVE(HEAD_LINK, SESSION_GRANT, session_grant, .request = request, .session = SESSION, .epoch = stage->epoch, .generation = 1,
-            .pool_devices = 2, .grants = &one, .grants_count = 1, .journalled = journalled);
+    RECEIVE(HEAD_LINK, SESSION_GRANT, session_grant, .request = request, .session = SESSION, .epoch = stage->epoch,
+            .generation = 1, .pool_devices = 2, .grants = &one, .grants_count = 1, .journalled = journalled);
 }
 
 void grant(struct stage *stage, uint64_t request, uint64_t incarnation)
@@ -281,7 +281,8 @@ void open_head_again(struct stage *stage, uint64_t link)
     assert_int_equal(open.session, SESSION);
     assert_int_equal(open.epoch, stage->epoch);
     assert_int_equal(open.device_index, -2);
-    RECEIVE(link, SESSION_GRANT, session_grant, .request = open.request, .session = SESSION, .epoch = stage->epoch, .generation = 2);
+    RECEIVE(link, SESSION_GRANT, session_grant, .request = open.request, .session = SESSION, .epoch = stage->epoch,
+            .generation = 2);
 }
 
 static void submit_plan(struct stage *stage, struct srg_plan *plan, uint64_t counter, int64_t *word, bool donates)
@@ -347,8 +348,8 @@ void watermark(struct stage *stage, uint64_t link, uint64_t first, uint64_t last
     write_var(&counters, first);
     for (uint64_t counter = first; counter < last; counter++)
         write_var(&counters, 1);
-    RECEIVE(link, WATERMARK, watermark, .session = SESSION, .epoch = stage->epoch, .counter = last, .incarnation = stage->incarnation,
-            .counters = counters.data, .counters_bytes = (uint32_t)counters.length);
+    RECEIVE(link, WATERMARK, watermark, .session = SESSION, .epoch = stage->epoch, .counter = last,
+            .incarnation = stage->incarnation, .counters = counters.data, .counters_bytes = (uint32_t)counters.length);
     writer_free(&counters);
 }
 
@@ -412,7 +413,8 @@ void plan_recovery(struct stage *stage, const struct wire_recover *recover, stru
     struct recovery_options options = {.target = recover->incarnation, .numerics = (uint32_t)hash64("cpu x", 5)};
     assert_ok(recovery_plan(recovery, &options, NULL, NULL, &sum, &fault));
     *encoded = writer_make(1 << 20);
-    *ret = (struct wire_recovery){.request = recover->request, .is_last = true, .cost_ns = sum.cost_ns, .executions = sum.replays};
+    *ret = (struct wire_recovery){
+        .request = recover->request, .is_last = true, .cost_ns = sum.cost_ns, .executions = sum.replays};
     if (sum.steps > 0)
         assert_ok(recovery_encode(recovery, &from, 1 << 20, encoded, &steps));
     assert_int_equal(from, sum.steps);

@@ -280,7 +280,8 @@ static inline void bench_execute(uint64_t link, const struct srg_plan *plan, str
     if (ask.name != 0)
         write_var(&names, ask.name);
     uint8_t kept = ask.keeps, donated = ask.donates, answers = 0;
-    struct wire_execute said = {.counter = ask.counter, .part = ask.part, .plan = ask.index, .reset = !ask.goes_on, .delta = writer.data, .delta_bytes = (uint32_t)writer.length,
+    struct wire_execute said = {.counter = ask.counter, .part = ask.part, .plan = ask.index, .reset = !ask.goes_on,
+                                .delta = writer.data, .delta_bytes = (uint32_t)writer.length,
                                 .kept = &kept, .kept_bytes = 1, .donated = &donated, .donated_bytes = 1, .answers = &answers,
                                 .answers_bytes = ask.answers ? 1 : 0, .confirmed = ask.confirmed, .is_replay = ask.is_replay,
                                 .names = names.data, .names_bytes = (uint32_t)names.length};
