@@ -19,7 +19,7 @@ const struct command commands[] = {
     {"store", "check, back up or restore what a head has stored", command_store},
     {"config", "check a configuration, or list its keys", command_config},
     {"doctor", "say what this machine has and what is missing", command_doctor},
-    {"chaos", "run a simulated pool under seeded faults", command_chaos},
+    {"chaos", "break a running pool on purpose, or a simulated one", command_chaos},
     {"embedded", "head and worker in one process, as clients start it by themselves", command_embedded},
     {NULL, NULL, NULL},
 };

@@ -167,6 +167,32 @@ static bool client_has_ended(struct run *run)
     return give_up(run, "the program did not end after its result");
 }
 
+// Whoever lives is known to the head again: who was parted from it or fenced has joined anew.
+static bool workers_have_joined(struct run *run)
+{
+    char last[160] = "";
+    for (double until_s = now_s() + MEMORY_MS / 1000.0; now_s() < until_s;) {
+        cJSON *status = crew_status(&run->crew);
+        bool is_whole = status != NULL;
+        crew_reap(&run->crew);
+        for (uint32_t i = 0; i < run->crew.processes; i++) {
+            const struct crew_process *process = &run->crew.process[i];
+            const cJSON *worker;
+            bool is_known = process->has_ended || strncmp(process->name, "worker-", 7) != 0;
+            cJSON_ArrayForEach(worker, json_at(status, "workers"))
+                is_known = is_known || strcmp(json_text(worker, "name"), process->name) == 0;
+            if (!is_known)
+                snprintf(last, sizeof last, "%.60s lives and is not in the pool again", process->name);
+            is_whole = is_whole && is_known;
+        }
+        cJSON_Delete(status);
+        if (is_whole)
+            return true;
+        nanosleep(&(struct timespec){.tv_nsec = STEP_MS * 1000000L}, NULL);
+    }
+    return give_up(run, last[0] == '\0' ? "the head does not answer" : last);
+}
+
 // Values are gone from every worker that is left: what is used holds leaves, whose places are rounded up.
 static bool memory_is_free(struct run *run)
 {
@@ -204,7 +230,7 @@ static bool run_once(struct run *run, const char *djinn)
     run->client = is_good ? crew_program(&run->crew) : NULL;
     if (run->client == NULL)
         give_up(run, run->crew.why);
-    is_good = run->client != NULL && follow(run) && client_has_ended(run) && memory_is_free(run);
+    is_good = run->client != NULL && follow(run) && client_has_ended(run) && workers_have_joined(run) && memory_is_free(run);
     if (!crew_stop(&run->crew, !is_good) && is_good)
         is_good = give_up(run, run->crew.why);
     if (!is_good) {

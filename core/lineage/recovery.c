@@ -178,9 +178,8 @@ static enum dj_error add_plan(struct recovery *recovery, const struct record_pla
         recovery->plans_capacity = capacity;
     }
     enum dj_error error = DJ_OK;
-    struct known_plan plan = {.fingerprint = said->fingerprint,
-                              .bytes = copy(recovery, said->bytes, said->length, &error),
-                              .length = said->length};
+    struct known_plan plan = {
+        .fingerprint = said->fingerprint, .bytes = copy(recovery, said->bytes, said->length, &error), .length = said->length};
     if (error == DJ_OK)    // the map's values are numbers from 1 on: the array moves
         error = map_put(recovery->plans, said->fingerprint, (void *)(uintptr_t)(recovery->known_plans + 1));
     if (error == DJ_OK)

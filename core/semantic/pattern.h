@@ -22,7 +22,7 @@ enum { WALK_MAX = 24, WEIGHT_BYTES_MIN = 1024, ROLE_SURE = 95, ROLE_LIKELY = 80,
 
 struct facts {
     uint32_t embeddings, attentions, kv_appends, kv_handles, convolutions, convolutions_1d, conv_norms, patch_embeds, linears,
-        mlps, norms, samplings, dropouts;
+        mlps, norms, samplings, dropouts, gradients;
     int64_t query_length;    // the longest of the attentions that use a cache, else of all; 0: no attention
     bool attention_by_name, embedding_by_name, vision_by_name, text_by_name, audio_by_name;
 };
@@ -51,7 +51,7 @@ struct pattern {
     void (*claim)(const struct facts *facts, struct claim *ret);
 };
 
-extern const struct pattern PATTERN_EMBEDDING, PATTERN_VISION, PATTERN_ATTENTION, PATTERN_KV, PATTERN_MLP;
+extern const struct pattern PATTERN_EMBEDDING, PATTERN_VISION, PATTERN_ATTENTION, PATTERN_KV, PATTERN_TRAINING, PATTERN_MLP;
 
 // Helpers (survey.c) -----------------------------------------------------------------------------------------------------------
 
@@ -76,6 +76,7 @@ struct srg_ref survey_origin(const struct survey *survey, struct srg_ref ref);
 bool survey_is_view_or_copy(uint32_t op);
 bool survey_is_pointwise(uint32_t op);
 bool survey_is_product(uint32_t op);          // MM, ADDMM, BMM, BADDBMM
+bool survey_is_gradient(uint32_t op);         // what only a backward pass records
 uint32_t survey_product_left(uint32_t op);    // which operand is the left matrix; the right one follows
 
 // Marks a node's role if `confidence` is higher than that of the role it has.

@@ -100,8 +100,6 @@ static void find(struct survey *survey)
             survey_mark(survey, n, ROLE_NORM, ROLE_SURE);
         } else if (op == OP_RSQRT) {
             facts->norms += find_rms_norm(survey, n);
-        } else if (op == OP_DROPOUT) {
-            facts->dropouts++;
         } else if (op == OP_ARGMAX || op == OP_MULTINOMIAL || op == OP_TOPK) {
             facts->samplings++;
             survey_mark(survey, n, ROLE_SAMPLING, last_linear == UINT32_MAX ? ROLE_BY_NAME : ROLE_LIKELY);
@@ -113,9 +111,7 @@ static void find(struct survey *survey)
 
 static void claim(const struct facts *facts, struct claim *ret)
 {
-    if (facts->dropouts != 0 && facts->linears + facts->convolutions != 0)
-        *ret = (struct claim){PHASE_TRAINING, MODALITY_UNKNOWN, 74};    // evaluation records no dropout
-    else if (facts->mlps != 0)
+    if (facts->mlps != 0)
         *ret = (struct claim){PHASE_FORWARD, MODALITY_UNKNOWN, 74};
     else if (facts->linears != 0)
         *ret = (struct claim){PHASE_FORWARD, MODALITY_UNKNOWN, 71};

@@ -1,7 +1,7 @@
 // Semantic: runs the table of patterns over a survey, takes the surest claim, and spreads it over the nodes. The manual is semantic.h.
 //
 // Order of the table: embeddings and convolutions first (attention claims differ by them), attention before caches (a cache is what an
-// attention reads), dense layers last (what is still unmarked).
+// attention reads), training before dense layers (of two equal claims it is the better one), dense layers last (what is still unmarked).
 
 #include "core/semantic/semantic.h"
 
@@ -12,8 +12,8 @@
 
 enum { PRIORITY_NORMAL = 128, PRIORITY_DECODE = 160 };
 
-static const struct pattern *const PATTERN[] = {&PATTERN_EMBEDDING, &PATTERN_VISION, &PATTERN_ATTENTION, &PATTERN_KV,
-                                                &PATTERN_MLP};
+static const struct pattern *const PATTERN[] = {&PATTERN_EMBEDDING, &PATTERN_VISION,   &PATTERN_ATTENTION,
+                                                &PATTERN_KV,        &PATTERN_TRAINING, &PATTERN_MLP};
 
 #define COUNT_OF(array) (sizeof(array) / sizeof(array)[0])
 

@@ -94,6 +94,14 @@ bool survey_is_pointwise(uint32_t op)
     return op >= OP_ADD && op <= OP_CLAMP_MIN;
 }
 
+bool survey_is_gradient(uint32_t op)
+{
+    if (op == OP_NLL_LOSS || op == OP_BATCH_NORM_TRAIN)    // in the range of the gradients, but a forward pass records them too
+        return false;
+    return (op >= OP_TANH_BACKWARD && op <= OP_ELU_BACKWARD) || op == OP_DROPOUT_BACKWARD ||
+           (op >= OP_SOFTMAX_BACKWARD && op <= OP_GROUP_NORM_BACKWARD);
+}
+
 struct srg_ref survey_origin(const struct survey *survey, struct srg_ref ref)
 {
     for (uint32_t step = 0; step < WALK_MAX && ref.kind == REF_NODE; step++) {

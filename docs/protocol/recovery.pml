@@ -3,7 +3,7 @@
  * Two clients, two workers, one head. A client's program has two steps; the second takes the handle that the first one made. FAULTS times a
  * process is killed, or a worker is cut off from the head. Messages and states have the names of the code; README.md says what each part
  * stands for and what is left out. -DSKIP_FENCE, -DSKIP_LEASE, -DACK_BEFORE_COMMIT, -DNO_RESUBMIT, -DFORGET_WINDOW, -DREUSE_IDS,
- * -DNO_RECOVER and -DNO_REJOURNAL are deliberate bugs; -DTWO_CLASSES takes away what the protocol relies on: same class, same bits.
+ * -DNO_RECOVER, -DNO_REJOURNAL and -DTAKE_LATE are deliberate bugs; -DTWO_CLASSES takes away what the protocol relies on: same class, same bits.
  */
 
 #ifndef FAULTS
@@ -29,10 +29,11 @@ mtype = { HEAD_CLOSED, HEAD_OPENING, HEAD_READY, PEER_ASKED, PEER_DIALLING, PEER
 #define CW(c, w) ((c) * 2 + (w))                    /* a link between a client and a worker */
 #define CI(c, id) ((c) * 4 + (id))                  /* an execution id: a client's (life, step) */
 #define WCI(w, c, id) ((w) * 8 + (c) * 4 + (id))    /* the same, at a worker */
-#define LIFE_OF(id) ((id) / 2 + 1)
 #ifdef REUSE_IDS
 #define ID(life, step) (step)
+#define LIFE_OF(id) LIVES
 #else
+#define LIFE_OF(id) ((id) / 2 + 1)
 #define ID(life, step) (((life) - 1) * 2 + (step))
 #endif
 /* What a step gives: a later life of a program may do something else there. */
@@ -199,7 +200,9 @@ inline worker_takes(w, c)
             assert(z == NOBODY || kept[WCI(w, c, z)] != 0);      /* what it builds on is there */
             if
             :: n == 0 -> kept[WCI(w, c, y)] = stored[CI(c, y)]; is_journalled[WCI(w, c, y)] = true    /* what was seen is fed onward */
-            :: else -> kept[WCI(w, c, y)] = VALUE(n, w); must_journal[WCI(w, c, y)] = true
+            :: else ->
+                assert(x >= admitted[CW(c, w)]);                 /* nothing of an old epoch runs where a newer one was confirmed */
+                kept[WCI(w, c, y)] = VALUE(n, w); must_journal[WCI(w, c, y)] = true
             fi
         fi;
         must_answer[WCI(w, c, y)] = must_answer[WCI(w, c, y)] || n != 0
@@ -620,7 +623,7 @@ end_head:
     :: d_step { faults > 0 ->
         faults--;
         i = 0;
-        do :: i < 8 -> assert(!acknowledged[i] || stored[i] != 0 || (writing && write_epoch == 0 && !acknowledged[i])); i++ :: else -> break od;
+        do :: i < 8 -> assert(!acknowledged[i] || stored[i] != 0)    /* nothing acknowledged is lost */; i++ :: else -> break od;
         head_dies() }
     :: d_step { faults > 0 && writing ->
         faults--;

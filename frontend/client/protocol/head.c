@@ -56,12 +56,17 @@ static void say_unreachable(const struct protocol *protocol, enum dj_error error
                  address, dj_error_text(error));
 }
 
-// Who asked the head hears that it cannot be reached. Places wait for it.
+// Who asked the head hears that it cannot be reached. Places wait for it, unless it was this process's own child.
 static void head_unreachable(struct protocol *protocol, enum dj_error error)
 {
     char text[PROTOCOL_TEXT_MAX];
     say_unreachable(protocol, error, text);
     questions_fail(protocol, DJ_E_NO_HEAD, text);
+    list_each (node, &protocol->peers) {
+        struct peer *peer = list_entry(node, struct peer, node);
+        if (protocol->config.is_embedded && peer->state == PEER_ASKED)
+            peer_lose(protocol, peer, DJ_E_WORKER_LOST, "%s", text);    // nobody will start it again
+    }
 }
 
 void head_fenced(struct protocol *protocol, enum dj_error error, const char *text)

@@ -203,7 +203,7 @@ bool journal_waits_for_leaves(const struct protocol *protocol)
     return false;
 }
 
-// Those with an outcome, not told yet, and that old. A record never comes before its leaves: a client that resumes the session has no others.
+// Those with an outcome, not told yet, and that old.
 static uint32_t choose(const struct protocol *protocol, const struct peer *only, uint64_t older_ns, struct chosen *chosen)
 {
     uint32_t count = 0;
@@ -213,7 +213,7 @@ static uint32_t choose(const struct protocol *protocol, const struct peer *only,
             continue;
         list_each (node, &peer->flights) {
             struct flight *flight = list_entry(node, struct flight, node);
-            if (is_untold(flight) && flight->done_ns <= older_ns && flight_has_durable_leaves(flight))
+            if (is_untold(flight) && flight->done_ns <= older_ns)
                 chosen[count++] = (struct chosen){.peer = peer, .flight = flight};
         }
     }
@@ -229,10 +229,11 @@ static void tell(struct protocol *protocol, const struct peer *only, uint64_t ol
     if (chosen == NULL)
         return;    // later
     uint32_t count = choose(protocol, only, older_ns, chosen);
-    // In the order of their counters: nothing is told before what it was made of.
+    // In the order of their counters: nothing is told before what it was made of; nor before its leaves are durable: a client that resumes the
+    // session has no others.
     qsort(chosen, count, sizeof *chosen, compare_chosen);
     struct batch batch = {.protocol = protocol, .records = writer_make(BATCH_BYTES_MAX + RECORD_BYTES_MAX)};
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < count && flight_has_durable_leaves(chosen[i].flight); i++) {
         struct flight *flight = chosen[i].flight;
         bool is_added = flight->kind == FLIGHT_IMPORT ? add_import(&batch, chosen[i].peer, flight)
                                                       : add_execution(&batch, chosen[i].peer, flight);

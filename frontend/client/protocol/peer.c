@@ -202,6 +202,10 @@ void peer_lost(struct protocol *protocol, uint64_t now_ns, struct peer *peer, co
     peer->grant_request = 0;
     peer->deadline_ns = later(peer->recovery.begun_ns, protocol->config.recovery_timeout_ns);
     peer->ask_at_ns = peer->was_attached ? 0 : later(now_ns, AGAIN_NS);
+    if (protocol->config.is_embedded && protocol->head == HEAD_CLOSED && protocol->head_tries > 0) {
+        peer_lose(protocol, peer, DJ_E_WORKER_LOST, "%s", text);    // the one child that both were is gone
+        return;
+    }
     journal_place(protocol, peer);
     head_ask_grant(protocol, now_ns);
 }

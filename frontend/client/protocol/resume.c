@@ -6,7 +6,8 @@
 // program, and of the records of several lives those count that the last one to go there left: an era ends where a later one begins.
 // Bindings name producers by distance; a distance across eras is another on the wire than in the recorder, within an era it is the same.
 //
-// The records are kept as they came, and decoded one at a time, when a submission is compared with the next one: deltas need their chains.
+// The records are kept as they came, and decoded one at a time, when a submission is compared with the next one: a delta names the two
+// vectors that it needs by their counters, so the latest decoded ones are kept by those.
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,8 +16,9 @@
 #include "core/base/log.h"
 #include "frontend/client/protocol/state.h"
 
-enum { RECORDS_MAX = 1 << 20, PARTS_MAX = 1 << 12, CHAINS_MAX = 1 << 14 };
+enum { RECORDS_MAX = 1 << 20, PARTS_MAX = 1 << 12, VECTORS_MAX = 1 << 14 };
 #define RESUME_BYTES_MAX ((uint64_t)64 << 20)
+#define RESUME_VECTOR_BYTES_MAX ((uint64_t)64 << 20)
 
 struct resume_record {
     uint64_t counter;
@@ -24,10 +26,13 @@ struct resume_record {
     uint32_t length, part;
 };
 
-// The vectors of one chain of deltas; known by the counter of its last execution.
-struct chain {
+// What a record's delta gave; known by its counter. The oldest go when there are too many.
+struct vector {
+    struct list node;
+    uint64_t counter;
     struct hash128 plan;
-    struct binding_history history;
+    uint32_t words;
+    int64_t word[];
 };
 
 struct resume_outcome {
@@ -48,8 +53,9 @@ struct resume {
     uint32_t parts;
     struct resume_record *record;
     uint32_t records, capacity, at;
-    struct map *chains;
-    struct list outcomes;
+    struct map *vectors;
+    struct list vectors_by_age, outcomes;
+    uint64_t vector_bytes;
 };
 
 // Numbers --------------------------------------------------------------------------------------------------------------------
@@ -102,13 +108,14 @@ void resume_begin(struct protocol *protocol, uint64_t journalled)
     if (journalled == 0 || protocol->epoch <= 1)
         return;
     struct resume *resume = calloc(1, sizeof *resume);
-    if (resume == NULL || map_make(CHAINS_MAX, &resume->chains) != DJ_OK) {
+    if (resume == NULL || map_make(VECTORS_MAX, &resume->vectors) != DJ_OK) {
         free(resume);
         log_write(LOG_WARN, "client", "no memory to resume from records: everything runs again");
         return;
     }
     resume->is_loading = true;
     list_init(&resume->outcomes);
+    list_init(&resume->vectors_by_age);
     protocol->resume = resume;
     resume_ask(protocol);
 }
@@ -129,15 +136,19 @@ bool resume_is_loading(const struct protocol *protocol)
     return protocol->resume != NULL && protocol->resume->is_loading;
 }
 
-static void chains_free(struct resume *resume)
+static void vector_drop(struct resume *resume, struct vector *vector)
 {
-    uint32_t cursor = 0;
-    for (struct chain *chain = map_next(resume->chains, &cursor, NULL); chain != NULL;
-         chain = map_next(resume->chains, &cursor, NULL)) {
-        history_free(&chain->history);
-        free(chain);
-    }
-    map_free(resume->chains);
+    map_take(resume->vectors, map_key(vector->counter));
+    list_remove(&vector->node);
+    resume->vector_bytes -= sizeof *vector + vector->words * sizeof *vector->word;
+    free(vector);
+}
+
+static void vectors_free(struct resume *resume)
+{
+    list_each (node, &resume->vectors_by_age)
+        vector_drop(resume, list_entry(node, struct vector, node));
+    map_free(resume->vectors);
 }
 
 // The records are worth nothing any more; outcomes that are due stay.
@@ -157,7 +168,7 @@ void resume_free(struct protocol *protocol)
     if (resume == NULL)
         return;
     records_drop(resume);
-    chains_free(resume);
+    vectors_free(resume);
     list_each (node, &resume->outcomes) {
         struct resume_outcome *outcome = list_entry(node, struct resume_outcome, node);
         list_remove(&outcome->node);
@@ -275,37 +286,56 @@ bool resume_refused(struct protocol *protocol, uint64_t request)
 
 // Comparing -------------------------------------------------------------------------------------------------------------------
 
-static struct chain *chain_of(struct resume *resume, const struct record_execution *execution, uint32_t words)
+static bool vector_keep(struct resume *resume, const struct record_execution *execution, const int64_t *word, uint32_t words)
 {
-    struct chain *chain = execution->base == 0 ? calloc(1, sizeof *chain) : map_take(resume->chains, map_key(execution->base));
-    if (chain == NULL)
-        return NULL;
-    if (execution->base == 0) {
-        chain->plan = execution->plan;
-        history_init(&chain->history, words);
-    }
-    return chain;
+    size_t bytes = words * sizeof *word;
+    struct vector *vector = malloc(sizeof *vector + bytes);
+    if (vector == NULL)
+        return false;
+    vector->counter = execution->id.counter;
+    vector->plan = execution->plan;
+    vector->words = words;
+    if (words > 0)
+        memcpy(vector->word, word, bytes);
+    resume->vector_bytes += sizeof *vector + bytes;
+    while (!list_is_empty(&resume->vectors_by_age) &&
+           (map_count(resume->vectors) == VECTORS_MAX || resume->vector_bytes > RESUME_VECTOR_BYTES_MAX))
+        vector_drop(resume, list_entry(resume->vectors_by_age.next, struct vector, node));
+    list_push(&resume->vectors_by_age, &vector->node);
+    if (map_put(resume->vectors, map_key(vector->counter), vector) == DJ_OK)
+        return true;
+    vector_drop(resume, vector);
+    return false;
 }
 
-// The words of the record, which takes its chain a step further. NULL: it cannot be read.
+// 0: none is named, which is no failure.
+static bool vector_find(const struct resume *resume, const struct record_execution *execution, uint64_t counter, uint32_t words,
+                        struct vector **ret)
+{
+    *ret = counter == 0 ? NULL : map_get(resume->vectors, map_key(counter));
+    return counter == 0 || (*ret != NULL && (*ret)->words == words && hash128_equal((*ret)->plan, execution->plan));
+}
+
+// The words of the record. NULL: it cannot be read.
 static const int64_t *words_of(struct protocol *protocol, const struct record_execution *execution, uint32_t words)
 {
     struct resume *resume = protocol->resume;
-    struct chain *chain = chain_of(resume, execution, words);
+    struct vector *base, *before;
+    if (!vector_find(resume, execution, execution->base, words, &base) ||
+        !vector_find(resume, execution, execution->before, words, &before))
+        return NULL;
+    struct binding_history history = {.words = words};
+    history.depth = base == NULL ? 0 : before == NULL ? 1 : 2;
+    history.last = base == NULL ? NULL : base->word;
+    history.before = before == NULL ? NULL : before->word;
     int64_t *word = arena_alloc(protocol->arena, (words + 1) * sizeof *word);
     struct reader reader = reader_make(execution->delta, execution->delta_length);
-    bool is_good = chain != NULL && word != NULL && hash128_equal(chain->plan, execution->plan) &&
-                   chain->history.words == words && bindings_decode(&chain->history, &reader, word) == DJ_OK &&
-                   reader_left(&reader) == 0 && record_words_check(word, words) == execution->check &&
-                   history_push(&chain->history, word) == DJ_OK &&
-                   map_put(resume->chains, map_key(execution->id.counter), chain) == DJ_OK;
-    if (is_good)
-        return word;
-    if (chain != NULL) {
-        history_free(&chain->history);
-        free(chain);
-    }
-    return NULL;
+    if (word == NULL || bindings_decode(&history, &reader, word) != DJ_OK || reader_left(&reader) != 0 ||
+        record_words_check(word, words) != execution->check || !vector_keep(resume, execution, word, words))
+        return NULL;
+    if (before != NULL && map_get(resume->vectors, map_key(execution->before)) == before)    // the next one's are base and this
+        vector_drop(resume, before);
+    return word;
 }
 
 static const struct record_answer *answer_to(const struct record_execution *execution, uint32_t output)

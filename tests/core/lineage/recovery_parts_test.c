@@ -17,6 +17,7 @@ struct line {
     struct graph_result plan;
     struct recovery *recovery;
     struct binding_history history;
+    int64_t was[64];    // line_pairs: the vector before the last two
 };
 
 static void line_free(void *object)
@@ -58,6 +59,7 @@ static enum dj_error line_add(struct line *line, uint64_t counter, uint64_t base
     if (base == 0)
         history_reset(&line->history);
     binding_set_leaf(plan, line->plan.word, 1, hash128(&counter, sizeof counter));
+    uint64_t before = base == 0 || line->history.depth < 2 ? 0 : base - 1;
     writer_reset(delta);
     writer_reset(writer);
     bindings_encode(&line->history, line->plan.word, delta);
@@ -66,6 +68,7 @@ static enum dj_error line_add(struct line *line, uint64_t counter, uint64_t base
     record.execution = (struct record_execution){.id = {WORLD_SESSION, counter},
                                                  .plan = plan->fingerprint,
                                                  .base = base,
+                                                 .before = before,
                                                  .delta = delta->data,
                                                  .delta_length = (uint32_t)delta->length,
                                                  .check = record_words_check(line->plan.word, plan->words),
@@ -163,6 +166,37 @@ static void a_chain_without_its_start_says_so(void **state)
         line, 11,
         "17.1.11:0 cannot be brought back: no worker and no checkpoint has it, and the records that its bindings build on are "
         "missing");
+}
+
+// Each of a pair of records needs the pair before it: base a record that stands alone, before the one before that.
+static void line_pairs(struct line *line, uint64_t pairs)
+{
+    struct writer writer = writer_make(1 << 20), delta = writer_make(1 << 20);
+    for (uint64_t i = 0; i < pairs; i++) {
+        uint64_t counter = 10 + 2 * i;
+        line->history.depth = 0;
+        assert_ok(line_add(line, counter, 0, &writer, &delta));
+        if (i > 0) {
+            line->history.depth = 2;    // what the stream that it ran in knew
+            memcpy(line->history.before, line->was, line->plan.plan->words * sizeof *line->was);
+        }
+        assert_ok(line_add(line, counter + 1, counter, &writer, &delta));
+        memcpy(line->was, line->history.last, line->plan.plan->words * sizeof *line->was);
+    }
+    writer_free(&writer);
+    writer_free(&delta);
+}
+
+static void chains_that_need_one_another_are_followed_so_far_and_no_further(void **state)
+{
+    struct line *line = line_make(state);
+    line_pairs(line, 100);
+    assert_ok(recovery_add_location(line->recovery, (struct record_ref){9, 0}, WORLD_TARGET));
+    assert_ok(recovery_need(line->recovery, (struct record_ref){10 + 2 * 64 + 1, 0}));
+    struct recovery_sum sum;
+    assert_ok(recovery_plan(line->recovery, &OPTIONS, NULL, NULL, &sum, NULL));
+    assert_int_equal(sum.replays, 2 * 65);
+    assert_lost(line, 10 + 2 * 65 + 1, "its bindings build on too many chains of records");
 }
 
 static void another_numerics_class_is_refused_unless_close_is_allowed(void **state)
@@ -421,7 +455,8 @@ static void running_out_of_memory_is_an_error_at_every_point(void **state)
 }
 
 CASES(a_hundred_thousand_steps_are_planned_in_a_walk, an_error_names_the_handle_the_ancestor_and_why,
-      a_chain_without_its_start_says_so, another_numerics_class_is_refused_unless_close_is_allowed,
-      records_out_of_order_or_of_others_are_refused, pieces_are_put_together_by_one_node, facts_and_copies_are_one_input_s_plans,
-      an_explanation_says_how_a_value_came_to_be, changed_parts_are_refused_or_other_steps,
-      a_part_cannot_ask_for_more_memory_than_a_part_may, running_out_of_memory_is_an_error_at_every_point)
+      a_chain_without_its_start_says_so, chains_that_need_one_another_are_followed_so_far_and_no_further,
+      another_numerics_class_is_refused_unless_close_is_allowed, records_out_of_order_or_of_others_are_refused,
+      pieces_are_put_together_by_one_node, facts_and_copies_are_one_input_s_plans, an_explanation_says_how_a_value_came_to_be,
+      changed_parts_are_refused_or_other_steps, a_part_cannot_ask_for_more_memory_than_a_part_may,
+      running_out_of_memory_is_an_error_at_every_point)

@@ -154,8 +154,12 @@ static void find_ends(const struct world *world, bool *ret)
     memset(is_base, 0, sizeof is_base);
     memset(ret, 0, world->events * sizeof *ret);
     for (uint32_t i = 0; i < world->events; i++) {
-        if (!world->event[i].is_dropped && !world->event[i].is_import && world->event[i].stored_base >= 0)
-            is_base[world->event[i].stored_base] = true;
+        const struct world_event *event = &world->event[i];
+        if (event->is_dropped || event->is_import || event->stored_base < 0 || world->event[event->stored_base].is_dropped)
+            continue;
+        is_base[event->stored_base] = true;
+        if (event->before >= 0)
+            is_base[event->before] = true;
     }
     for (int32_t i = 0; i < (int32_t)world->events; i++) {
         if (world->event[i].is_import || is_base[i] || !world_decodes(world, i))
@@ -189,8 +193,9 @@ static void a_trim_keeps_what_live_handles_reach_and_changes_no_recovery(void **
     uint32_t same = 0, deleted = 0, rewritten = 0;
     for (uint64_t seed = 1; seed <= 150; seed++) {
         struct prng prng = case_prng(state, seed);
-        struct world *world = world_make(
-            &prng, (struct world_options){.events = (uint32_t)prng_between(&prng, 10, 150), .is_whole = seed % 2 == 0});
+        struct world *world = world_make(&prng, (struct world_options){.events = (uint32_t)prng_between(&prng, 10, 150),
+                                                                       .is_whole = seed % 2 == 0,
+                                                                       .is_narrow = seed % 5 < 2});
         struct shelf *before = shelf_make(world), *after = shelf_make(world);
         any_need(world, &prng, prng_between(&prng, 1, 40), &live);
         live.is_trim = true;
@@ -262,8 +267,9 @@ static void records_that_come_after_a_trim_build_on_what_it_left(void **state)
     uint32_t same = 0, deleted = 0;
     for (uint64_t seed = 1; seed <= 150; seed++) {
         struct prng prng = case_prng(state, seed);
-        struct world *world = world_make(
-            &prng, (struct world_options){.events = (uint32_t)prng_between(&prng, 30, 200), .is_whole = seed % 4 != 0});
+        struct world *world = world_make(&prng, (struct world_options){.events = (uint32_t)prng_between(&prng, 30, 200),
+                                                                       .is_whole = seed % 4 != 0,
+                                                                       .is_narrow = seed % 5 < 2});
         struct shelf *before = shelf_make(world), *after = shelf_make(world);
         uint32_t trims = (uint32_t)prng_between(&prng, 1, 3), cut = 0;
         for (uint32_t trim = 0; trim < trims; trim++) {

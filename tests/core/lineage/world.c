@@ -171,10 +171,10 @@ static bool bind(struct world *world, struct world_event *event, struct prng *pr
     return true;
 }
 
-static bool make_execution(struct world *world, struct world_event *event, struct prng *prng)
+static bool make_execution(struct world *world, struct world_event *event, struct prng *prng, bool is_narrow)
 {
     struct hash128 values[WORLD_INPUTS_MAX];
-    event->plan = (uint32_t)prng_between(prng, 0, WORLD_PLANS - 1);
+    event->plan = is_narrow && prng_chance(prng, 9, 10) ? 1 : (uint32_t)prng_between(prng, 0, WORLD_PLANS - 1);
     if (!bind(world, event, prng, values)) {
         free(event->word);
         event->word = NULL;
@@ -192,7 +192,7 @@ static bool make_execution(struct world *world, struct world_event *event, struc
 
 // What the record will say. A stream begins anew now and then (alone); or its link does in the middle, and what was sent again is in the
 // records already (the base is known, what was before it not); or the store has the client's record of it, which stands alone.
-static void record_it(struct world_event *event, struct stream *stream, struct prng *prng, bool is_whole)
+static void record_it(struct world_event *event, struct stream *stream, struct prng *prng, struct world_options options)
 {
     bool begins = prng_chance(prng, 1, 15);
     if (begins)
@@ -201,13 +201,13 @@ static void record_it(struct world_event *event, struct stream *stream, struct p
         stream->before = -1;
     event->base = stream->last;
     event->before = stream->before;
-    bool is_clients = prng_chance(prng, 1, 15);
+    bool is_clients = prng_chance(prng, 1, options.is_narrow ? 4 : 15);
     event->is_alone = event->base < 0 || is_clients;
     event->stored_base = event->is_alone ? -1 : event->base;
     if (event->is_alone)
         event->base = event->before = -1;
     event->numerics = WORLD_NUMERICS;
-    if (is_whole)
+    if (options.is_whole)
         return;
     event->is_dropped = prng_chance(prng, 1, 40);
     event->is_damaged = prng_chance(prng, 1, 60);
@@ -309,6 +309,7 @@ static void store_execution(struct world *world, int32_t index)
     said->id = (struct exec_id){.session = WORLD_SESSION, .counter = event->counter};
     said->plan = plan->fingerprint;
     said->base = event->stored_base < 0 ? 0 : world->event[event->stored_base].counter;
+    said->before = event->before < 0 ? 0 : world->event[event->before].counter;
     said->delta = delta.data;
     said->delta_length = (uint32_t)delta.length;
     said->check = record_words_check(event->word, plan->words) ^ event->is_damaged;
@@ -369,6 +370,7 @@ struct world *world_make(struct prng *prng, struct world_options options)
     struct stream stream[2][WORLD_PLANS];
     memset(stream, -1, sizeof stream);
     uint64_t counter = 0;
+    uint32_t place = 0;
     for (uint32_t tries = 0; world->events < options.events && tries < 10 * options.events; tries++) {
         struct world_event *event = &world->event[world->events];
         *event = (struct world_event){.base = -1, .before = -1, .stored_base = -1};
@@ -376,13 +378,14 @@ struct world *world_make(struct prng *prng, struct world_options options)
         if (prng_chance(prng, 1, 100))
             counter = exec_counter(exec_epoch(counter) + 1, 1);
         event->counter = counter;
-        event->place = (uint32_t)prng_between(prng, 0, 1);
+        place = prng_chance(prng, 1, options.is_narrow ? 12 : 2) ? 1 - place : place;
+        event->place = place;
         bool is_import = prng_chance(prng, 1, 12);
-        if (!(is_import ? make_import(world, event, prng) : make_execution(world, event, prng)))
+        if (!(is_import ? make_import(world, event, prng) : make_execution(world, event, prng, options.is_narrow)))
             continue;
         if (!is_import) {
             struct stream *in = &stream[event->place][event->plan];
-            record_it(event, in, prng, options.is_whole);
+            record_it(event, in, prng, options);
             *in = (struct stream){.last = (int32_t)world->events, .before = in->last};
         } else {
             event->is_dropped = !options.is_whole && prng_chance(prng, 1, 40);

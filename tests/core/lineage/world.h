@@ -60,7 +60,8 @@ struct world {
 
 struct world_options {
     uint32_t events;
-    bool is_whole;    // no gaps, no damage, one numerics class
+    bool is_whole;     // no gaps, no damage, one numerics class
+    bool is_narrow;    // mostly one plan, in long turns of two places, and often the client's record in place of the worker's
 };
 
 struct world *world_make(struct prng *prng, struct world_options options);    // aborts when memory runs out

@@ -4,23 +4,6 @@
 
 #include <string.h>
 
-// Of the executions of one plan whose records are there, whether `before` is among the four before `base`.
-static bool is_near(const struct world *world, int32_t before, int32_t base)
-{
-    int between = 0;
-    for (int32_t i = base - 1; i >= 0 && between < 4; i--) {
-        const struct world_event *event = &world->event[i];
-        // Two of the world's plans may be of one structure.
-        if (event->is_import || event->is_dropped ||
-            !hash128_equal(world->plan[event->plan].plan->fingerprint, world->plan[world->event[base].plan].plan->fingerprint))
-            continue;
-        if (i == before)
-            return true;
-        between++;
-    }
-    return false;
-}
-
 bool world_decodes(const struct world *world, int32_t index)
 {
     const struct world_event *event = &world->event[index];
@@ -32,8 +15,7 @@ bool world_decodes(const struct world *world, int32_t index)
         return false;
     if (event->before < 0 || world->event[event->base].stored_base == event->before)
         return true;    // the base's own record names what was before, and decodes only if that does
-    return world->event[event->base].is_alone && is_near(world, event->before, event->base) &&
-           world_decodes(world, event->before);
+    return world_decodes(world, event->before);
 }
 
 // A copy needs the shape of what it copies: a checkpoint knows it, replica or not, else what made it.

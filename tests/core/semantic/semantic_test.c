@@ -2,6 +2,7 @@
 
 #include "core/semantic/semantic.h"
 
+#include "core/semantic/pattern.h"
 #include "tests/lib/case.h"
 #include "tests/lib/graph.h"
 
@@ -178,6 +179,51 @@ static void what_matches_nothing_is_unknown_and_says_so(void **state)
     assert_phase(notes, PHASE_UNKNOWN);
 }
 
+// Adds the gradient of a tanh of its own, which makes no difference to what else is in the plan.
+static void add_gradient(struct graph *graph)
+{
+    OP2(graph, OP_TANH_BACKWARD, LEAF(graph, DTYPE_F32, 8), LEAF(graph, DTYPE_F32, 8));
+}
+
+static void a_plan_with_a_gradient_is_training_whatever_its_forward_is(void **state)
+{
+    struct graph *graph = graph_make();
+    graph_gpt2(graph, 2, 64, 4, 0, 7, false, true);
+    add_gradient(graph);
+    struct srg_annotations notes = annotate(state, finish(state, graph), NULL);
+    assert_phase(notes, PHASE_TRAINING);
+    assert_modality(notes, MODALITY_TEXT);
+
+    graph = graph_make();
+    graph_gpt2(graph, 2, 64, 4, 9, 1, true, true);    // also when it keeps a cache
+    add_gradient(graph);
+    notes = annotate(state, finish(state, graph), NULL);
+    assert_phase(notes, PHASE_TRAINING);
+
+    graph = graph_make();
+    graph_resnet(graph, 4);
+    add_gradient(graph);
+    notes = annotate(state, finish(state, graph), NULL);
+    assert_phase(notes, PHASE_TRAINING);
+    assert_modality(notes, MODALITY_VISION);
+}
+
+static void gradients_are_the_ops_whose_names_say_so(void **state)
+{
+    (void)state;
+    uint32_t gradients = 0;
+    for (uint32_t op = 1; op < OP_LIMIT; op++) {
+        const struct op_info *info = op_info(op);
+        if (info == NULL)
+            continue;
+        bool is_named = strstr(info->name, "BACKWARD") != NULL || strstr(info->name, "backward") != NULL;
+        if (is_named != survey_is_gradient(op))
+            fail_msg("%s", info->name);
+        gradients += is_named;
+    }
+    assert_true(gradients >= 22);
+}
+
 static void the_critical_path_is_the_long_branch(void **state)
 {
     struct graph *graph = graph_make();
@@ -215,4 +261,5 @@ static void out_of_memory_is_an_answer(void **state)
 CASES(one_token_against_a_cache_is_decode, a_cache_stays_with_the_attention_that_reads_it, many_tokens_into_a_cache_are_prefill,
       without_a_cache_text_is_a_forward, a_cat_that_nobody_keeps_is_no_cache,
       convolutions_with_norms_and_patches_with_attention_are_vision, tables_beside_dense_layers_are_a_forward_of_no_modality,
-      what_matches_nothing_is_unknown_and_says_so, the_critical_path_is_the_long_branch, out_of_memory_is_an_answer)
+      what_matches_nothing_is_unknown_and_says_so, a_plan_with_a_gradient_is_training_whatever_its_forward_is,
+      gradients_are_the_ops_whose_names_say_so, the_critical_path_is_the_long_branch, out_of_memory_is_an_answer)
