@@ -11,7 +11,15 @@
 #include "chaos/sim/cluster.h"
 #include "cli/options.h"
 
-enum { RUNS_MAX = 100000000, RUNS_DEFAULT = 100, SHRINK_RUNS_MAX = 300, POOL_MAX = 16, STEPS_MAX = 1 << 20, TIME_MAX_MS = 1 << 20, HELP_BYTES = 4096 };
+enum {
+    RUNS_MAX = 100000000,
+    RUNS_DEFAULT = 100,
+    SHRINK_RUNS_MAX = 300,
+    POOL_MAX = 16,
+    STEPS_MAX = 1 << 20,
+    TIME_MAX_MS = 1 << 20,
+    HELP_BYTES = 4096
+};
 enum { KEY_WORKERS = 1000, KEY_CLIENTS, KEY_STEPS, KEY_UNTIL, KEY_WITHOUT, KEY_NO_SHRINK };
 
 struct options {
@@ -55,7 +63,9 @@ static error_t parse(int key, char *argument, struct argp_state *state)
         return 0;
     case KEY_WITHOUT:
         if (!swarm_fault_parse(argument, &options->swarm.without))
-            argp_error(state, "--without takes kinds of faults with commas between, not '%s'; 'djinn chaos sim --help' lists them", argument);
+            argp_error(state,
+                       "--without takes kinds of faults with commas between, not '%s'; 'djinn chaos sim --help' lists them",
+                       argument);
         return 0;
     case KEY_NO_SHRINK: options->is_shrunk = false; return 0;
     default: return ARGP_ERR_UNKNOWN;
@@ -113,9 +123,9 @@ static void print_result(const struct swarm_options *options, const struct clust
            " resubmissions, %" PRIu64 " duplicates answered, %" PRIu64 " recoveries, %" PRIu64 " replays, %" PRIu64
            " reads, %" PRIu64 " typed errors\n",
            options->seed, result->is_ok ? "every invariant held" : result->failure, world, result->trace,
-           (double)result->virtual_ns / 1e9, result->sim.deaths, result->sim.links_broken, result->sim.lost, result->sim.reordered,
-           result->clients.executions, result->clients.resubmissions, result->witness.duplicates, result->witness.recoveries,
-           result->witness.replays, result->clients.reads, result->clients.errors);
+           (double)result->virtual_ns / 1e9, result->sim.deaths, result->sim.links_broken, result->sim.lost,
+           result->sim.reordered, result->clients.executions, result->clients.resubmissions, result->witness.duplicates,
+           result->witness.recoveries, result->witness.replays, result->clients.reads, result->clients.errors);
 }
 
 static void print_failure(const struct options *options, const struct swarm_options *found)

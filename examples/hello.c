@@ -1,6 +1,7 @@
 /* hello.c: Djinn from C. Uploads two matrices, multiplies them on a worker, reads the product and checks it.
  *
  *     cc hello.c -ldjinn && DJINN_ADDRESS=127.0.0.1:7070 ./a.out        (without an address: a head and worker of its own)
+ *     ./a.out NAME        keeps the session under that name: run again, it is answered from what the head has recorded
  */
 
 #include <stdio.h>
@@ -26,8 +27,9 @@ static struct dj_tensor matrix(const float *data, long rows, long columns)
     return tensor;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    struct dj_config config = {.session = argc > 1 ? argv[1] : NULL};
     static float a[ROWS * INNER], b[INNER * COLUMNS], product[ROWS * COLUMNS];
     struct dj_fault fault = {0};
     for (int i = 0; i < ROWS * INNER; i++)
@@ -35,7 +37,7 @@ int main(void)
     for (int i = 0; i < INNER * COLUMNS; i++)
         b[i] = (float)(i % 5 - 2);
 
-    check("connecting", dj_init(NULL, &fault), &fault);
+    check("connecting", dj_init(&config, &fault), &fault);
     printf("hello: connected; the pool has %d device(s)\n", dj_device_count());
 
     struct dj_tensor left = matrix(a, ROWS, INNER), right = matrix(b, INNER, COLUMNS), result;
@@ -61,5 +63,5 @@ int main(void)
     dj_cell_drop(left.cell);
     dj_cell_drop(right.cell);
     dj_cell_drop(result.cell);
-    return dj_shutdown(0);
+    return dj_shutdown(config.session != NULL);
 }

@@ -13,8 +13,9 @@
 #include "core/srg/bindings.h"
 #include "sched/state.h"
 
-enum { COLLECT_BATCH = 256, COLLECT_MARKS_MAX = HEAD_LEAVES_MAX, CHAINS_MAX = 1 << 16, TAGS_PAGE = 64 };
+enum { COLLECT_BATCH = 256, COLLECT_MARKS_MAX = HEAD_LEAVES_MAX, VECTORS_MAX = 1 << 16, TAGS_PAGE = 64 };
 #define COLLECT_EVERY_NS ((uint64_t)60000000000)
+#define VECTOR_BYTES_MAX ((uint64_t)128 << 20)
 
 struct collection {
     uint64_t began_ns;
@@ -63,74 +64,94 @@ static bool mark_pieces(struct collection *collection, const struct record_check
 
 // Decoding (on another thread) ------------------------------------------------------------------------------------------------------
 
-// A chain of deltas: the vectors of the last two records. It is found by its last record's counter.
-struct chain {
-    struct srg_plan *plan;
-    struct binding_history history;
+// The words of one record. The records of a chain may come from different journals, so the two that come before a delta are found by their
+// counters, which the record names (record.h), and never by what was stored for its base. The latest are kept; those that were the last but
+// one of a chain are the first to go.
+struct vector {
+    struct list node;
+    uint64_t counter;
+    const struct srg_plan *plan;
+    int64_t word[];
 };
 
 struct decoder {
     struct collection *collection;
-    struct map *plans, *chains;    // by fingerprint: struct srg_plan; by counter: struct chain
+    struct map *plans, *vectors;    // by fingerprint: struct srg_plan; by counter: struct vector
+    struct list by_age;
+    uint64_t vector_bytes;
     int64_t *word;
     struct record_scratch scratch;
     struct record *record;
 };
 
-static struct chain *chain_of(struct decoder *decoder, const struct record_execution *execution)
+static void vector_drop(struct decoder *decoder, struct vector *vector)
 {
-    struct srg_plan *plan = map_get(decoder->plans, execution->plan);
-    struct chain *chain = execution->base == 0 ? NULL : map_take(decoder->chains, map_key(execution->base));
-
-    if (plan == NULL || (execution->base != 0 && (chain == NULL || chain->plan != plan)))
-        return chain;
-    if (chain == NULL && (chain = calloc(1, sizeof *chain)) != NULL) {
-        chain->plan = plan;
-        history_init(&chain->history, plan->words);
-    }
-    return chain;
+    map_take(decoder->vectors, map_key(vector->counter));
+    list_remove(&vector->node);
+    decoder->vector_bytes -= sizeof *vector + vector->plan->words * sizeof vector->word[0];
+    free(vector);
 }
 
-static void chain_free(struct chain *chain)
+static bool vector_keep(struct decoder *decoder, const struct srg_plan *plan, uint64_t counter)
 {
-    history_free(&chain->history);
-    free(chain);
-}
+    size_t bytes = plan->words * sizeof decoder->word[0];
+    struct vector *vector = malloc(sizeof *vector + bytes);
 
-// A record written anew knows one vector before it, or none.
-static bool decode(struct decoder *decoder, struct chain *chain, const struct record_execution *execution)
-{
-    struct reader reader = reader_make(execution->delta, execution->delta_length);
-    struct binding_history history = chain->history;
-
-    if (execution->base == 0)
-        history.depth = 0;
-    else if (execution->before == 0 && history.depth > 1)
-        history.depth = 1;
-    if (bindings_decode(&history, &reader, decoder->word) == DJ_OK &&
-        record_words_check(decoder->word, chain->plan->words) == execution->check)
+    if (vector == NULL)
+        return false;
+    while (!list_is_empty(&decoder->by_age) &&
+           (map_count(decoder->vectors) == VECTORS_MAX || decoder->vector_bytes > VECTOR_BYTES_MAX))
+        // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was dropped is unlinked
+        vector_drop(decoder, list_entry(decoder->by_age.next, struct vector, node));
+    vector->counter = counter;
+    vector->plan = plan;
+    memcpy(vector->word, decoder->word, bytes);
+    list_push(&decoder->by_age, &vector->node);
+    decoder->vector_bytes += sizeof *vector + bytes;
+    if (map_put(decoder->vectors, map_key(counter), vector) == DJ_OK)
         return true;
-    history.depth = chain->history.depth < 1 ? 0 : 1;
-    reader = reader_make(execution->delta, execution->delta_length);
-    return bindings_decode(&history, &reader, decoder->word) == DJ_OK &&
-           record_words_check(decoder->word, chain->plan->words) == execution->check;
+    vector_drop(decoder, vector);
+    return false;
+}
+
+// 0: none is named, which is no failure.
+static bool vector_find(const struct decoder *decoder, const struct srg_plan *plan, uint64_t counter, struct vector **ret)
+{
+    *ret = counter == 0 ? NULL : map_get(decoder->vectors, map_key(counter));
+    return counter == 0 || (*ret != NULL && (*ret)->plan == plan);
+}
+
+// Into decoder->word.
+static bool decode(struct decoder *decoder, const struct srg_plan *plan, const struct record_execution *execution)
+{
+    struct vector *base, *before;
+    struct reader reader = reader_make(execution->delta, execution->delta_length);
+    struct binding_history history = {.words = plan->words};
+
+    if (!vector_find(decoder, plan, execution->base, &base) || !vector_find(decoder, plan, execution->before, &before))
+        return false;
+    history.depth = base == NULL ? 0 : before == NULL ? 1 : 2;
+    history.last = base == NULL ? NULL : base->word;
+    history.before = before == NULL ? NULL : before->word;
+    if (bindings_decode(&history, &reader, decoder->word) != DJ_OK || reader_left(&reader) != 0 ||
+        record_words_check(decoder->word, plan->words) != execution->check)
+        return false;
+    if (before != NULL) {
+        list_remove(&before->node);
+        list_push(decoder->by_age.next, &before->node);    // to the front
+    }
+    return true;
 }
 
 static bool mark_execution(struct decoder *decoder, const struct record_execution *execution)
 {
-    struct chain *chain = chain_of(decoder, execution);
+    const struct srg_plan *plan = map_get(decoder->plans, execution->plan);
+    bool is_ok = plan != NULL && decode(decoder, plan, execution);
 
-    if (chain == NULL)
-        return false;
-    bool is_ok = decode(decoder, chain, execution);
-    for (uint32_t i = 0; is_ok && i < chain->plan->inputs; i++)
-        if (chain->plan->input[i].is_leaf)
-            is_ok = mark(decoder->collection, binding_leaf(chain->plan, decoder->word, i));
-    is_ok = is_ok && history_push(&chain->history, decoder->word) == DJ_OK &&
-            map_put(decoder->chains, map_key(execution->id.counter), chain) == DJ_OK;
-    if (!is_ok)
-        chain_free(chain);
-    return is_ok;
+    for (uint32_t i = 0; is_ok && i < plan->inputs; i++)
+        if (plan->input[i].is_leaf)
+            is_ok = mark(decoder->collection, binding_leaf(plan, decoder->word, i));
+    return is_ok && vector_keep(decoder, plan, execution->id.counter);
 }
 
 static bool mark_records(struct decoder *decoder)
@@ -179,18 +200,18 @@ static void *decode_session(void *input)
     struct collection *collection = input;
     struct decoder decoder = {.collection = collection, .record = malloc(sizeof *decoder.record)};
     uint32_t cursor = 0;
-    void *value;
+    void *plan;
 
+    list_init(&decoder.by_age);
     bool is_ok = decoder.record != NULL && record_scratch_make(&decoder.scratch) == DJ_OK &&
-                 map_make(RECOVERY_PLANS_MAX, &decoder.plans) == DJ_OK && map_make(CHAINS_MAX, &decoder.chains) == DJ_OK &&
+                 map_make(RECOVERY_PLANS_MAX, &decoder.plans) == DJ_OK && map_make(VECTORS_MAX, &decoder.vectors) == DJ_OK &&
                  learn_plans(&decoder) && mark_records(&decoder);
     collection->is_undecodable = collection->is_undecodable || !is_ok;
-    while (decoder.chains != NULL && (value = map_next(decoder.chains, &cursor, NULL)) != NULL)
-        chain_free(value);
-    cursor = 0;
-    while (decoder.plans != NULL && (value = map_next(decoder.plans, &cursor, NULL)) != NULL)
-        plan_drop(value);
-    map_free(decoder.chains);
+    list_each (node, &decoder.by_age)
+        vector_drop(&decoder, list_entry(node, struct vector, node));
+    while (decoder.plans != NULL && (plan = map_next(decoder.plans, &cursor, NULL)) != NULL)
+        plan_drop(plan);
+    map_free(decoder.vectors);
     map_free(decoder.plans);
     record_scratch_free(&decoder.scratch);
     free(decoder.record);
@@ -375,7 +396,7 @@ static void begin(struct head *head, uint64_t now_ns)
 // Workers tell which leaves they hold after they joined: not before everybody had the time.
 void collect_check(struct head *head, uint64_t now_ns)
 {
-    if (head->collection == NULL && head->is_settled && head->journal.held_count == 0 &&
+    if (head->collection == NULL && head->is_settled && !head->is_partial && head->journal.held_count == 0 &&
         head->leaf_bytes_stored > head->config.leaf_store_bytes && now_ns - head->serving_since_ns > COLLECT_EVERY_NS &&
         now_ns - head->collected_ns > COLLECT_EVERY_NS)
         begin(head, now_ns);

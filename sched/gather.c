@@ -19,9 +19,9 @@ enum gather_step { GATHER_WAITING, GATHER_RUNS, GATHER_CHECKPOINTS, GATHER_LARGE
 
 struct gather {
     struct list list;    // head->gathers while it waits
-    uint64_t session, barrier, since_ns;
+    uint64_t session, barrier;
     enum gather_step step;
-    bool is_behind;    // records of the session are held: the barrier is not known yet
+    bool is_behind;               // records of the session are held: the barrier is not known yet
     bool is_cancelled, is_out;    // is_out: a read or a computation of it is under way
     gather_done *done;
     void *context;
@@ -49,7 +49,6 @@ bool gather_begin(struct head *head, uint64_t session, gather_done *done, void *
     *ret = gather;
     gather->session = session;
     gather->barrier = journal_barrier(head);
-    gather->since_ns = actor_now_ns(head->self);
     gather->done = done;
     gather->context = context;
     list_push(&head->gathers, &gather->list);
@@ -87,25 +86,11 @@ static void end(struct head *head, struct gather *gather, enum dj_error error, c
     gather->done(head, gather, gather->context, error, &gather->fault);
 }
 
-// Whether all that was told of the session before is durable, what is held (held.c) included.
-static bool may_begin(const struct head *head, struct gather *gather)
-{
-    const struct head_session *session = map_get(head->sessions, map_key(gather->session));
-    if (session != NULL && session->held > 0 && actor_now_ns(head->self) - gather->since_ns < HEAD_HELD_NS) {
-        gather->is_behind = true;
-        return false;
-    }
-    if (gather->is_behind)
-        gather->barrier = journal_barrier(head);
-    gather->is_behind = false;
-    return gather->barrier <= head->journal.durable;
-}
-
 void gathers_check(struct head *head)
 {
     list_each (node, &head->gathers) {
         struct gather *gather = list_entry(node, struct gather, list);
-        if (!may_begin(head, gather))
+        if (gather->barrier > head->journal.durable)
             continue;
         list_remove(&gather->list);
         gather->step = GATHER_RUNS;

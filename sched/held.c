@@ -150,6 +150,7 @@ static bool let_go(struct head *head, struct held *held, struct head_link *link)
 
 // Records that wait. Those behind wait, too, but for what they wait for.
 struct waiting {
+    const struct held *held;
     uint64_t link, session, source;
 };
 
@@ -158,6 +159,8 @@ static bool is_behind(const struct waiting *waiting, uint32_t count, const struc
     bool is_behind = false;
 
     for (uint32_t i = 0; i < count; i++) {
+        if (waiting[i].held == held)
+            return true;
         if (waiting[i].session == held->session && waiting[i].source == held->counter && held->counter != 0)
             return false;
         is_behind = is_behind || (waiting[i].link == held->link && waiting[i].session == held->session);
@@ -165,25 +168,36 @@ static bool is_behind(const struct waiting *waiting, uint32_t count, const struc
     return is_behind;
 }
 
+// Lets go what may; the others are added to `waiting`. True when there is more to see: what has gone may be what another waits for, and what
+// is waited for may stand in front of who was found to wait for it, and may itself wait for something in front of it.
+static bool release_some(struct head *head, struct waiting *waiting, uint32_t *count)
+{
+    bool has_moved = false;
+    uint32_t before = *count;
+
+    list_each (node, &head->journal.held) {
+        struct held *held = list_entry(node, struct held, list);
+        struct head_link *link = map_get(head->links, map_key(held->link));
+        if (link == NULL || is_behind(waiting, *count, held))
+            continue;
+        if (let_go(head, held, link))
+            has_moved = true;
+        else
+            waiting[(*count)++] = (struct waiting){
+                .held = held, .link = held->link, .session = held->session, .source = held->source};
+    }
+    bool has_more = has_moved || *count > before;
+    if (has_moved)
+        *count = 0;
+    return has_more;
+}
+
 void journal_release(struct head *head)
 {
-    // A record that goes may be what another, in front of it, waits for: until nothing moves.
-    for (bool has_moved = true; has_moved && head->journal.held_count > 0;) {
-        struct waiting *waiting = malloc((size_t)head->journal.held_count * sizeof *waiting);
-        uint32_t count = 0;
-        has_moved = false;
-        if (waiting == NULL)
-            return;
-        list_each (node, &head->journal.held) {
-            struct held *held = list_entry(node, struct held, list);
-            struct head_link *link = map_get(head->links, map_key(held->link));
-            if (link == NULL || is_behind(waiting, count, held))
-                continue;
-            if (let_go(head, held, link))
-                has_moved = true;
-            else
-                waiting[count++] = (struct waiting){.link = held->link, .session = held->session, .source = held->source};
-        }
-        free(waiting);
-    }
+    struct waiting *waiting = head->journal.held_count == 0 ? NULL : malloc((size_t)head->journal.held_count * sizeof *waiting);
+    uint32_t count = 0;
+
+    while (waiting != NULL && head->journal.held_count > 0 && release_some(head, waiting, &count))
+        ;
+    free(waiting);
 }

@@ -141,7 +141,9 @@ enum dj_error journal_accept(struct head *head, const struct head_link *link, st
     case RECORD_RELEASE: lineage_released(head, session, &record->release); return DJ_OK;
     case RECORD_CHECKPOINT:
         session->has_checkpoint = session->has_checkpoint || !record->checkpoint.is_replica;
-        return add_item(head, record, STORE_PUT, STORE_CHECKPOINT, body, bytes, length);
+        // What the store has is never given up for what only other workers have.
+        return add_item(head, record, record->checkpoint.is_replica ? STORE_PUT_IF_ABSENT : STORE_PUT, STORE_CHECKPOINT, body,
+                        bytes, length);
     case RECORD_PLAN:
         plans_learn(head, &record->plan);
         return add_item(head, record, STORE_PUT_IF_ABSENT, STORE_PLAN, body, bytes, length);
@@ -153,14 +155,15 @@ enum dj_error journal_accept(struct head *head, const struct head_link *link, st
     return DJ_E_MALFORMED;
 }
 
-static uint64_t session_of(const struct record *record)
+// Whether a record belongs to a session, and to which. A sender may name 0, which none has.
+static bool is_of_session(const struct record *record, uint64_t *ret)
 {
     switch (record->kind) {
-    case RECORD_EXECUTION: return record->execution.id.session;
-    case RECORD_IMPORT: return record->import.id.session;
-    case RECORD_RELEASE: return record->release.session;
-    case RECORD_CHECKPOINT: return record->checkpoint.handle.execution.session;
-    default: return 0;
+    case RECORD_EXECUTION: *ret = record->execution.id.session; return true;
+    case RECORD_IMPORT: *ret = record->import.id.session; return true;
+    case RECORD_RELEASE: *ret = record->release.session; return true;
+    case RECORD_CHECKPOINT: *ret = record->checkpoint.handle.execution.session; return true;
+    default: return false;
     }
 }
 
@@ -172,6 +175,8 @@ struct head_session *journal_allowed(struct head *head, const struct head_link *
     bool is_allowed = session != NULL &&
                       (link->worker == NULL ? link->session == session : session_is_granted(session, link->worker));
 
+    if (is_allowed && link->worker != NULL)
+        session_was_run(head, session, link->worker);
     if (is_allowed)
         return session;
     // Said at the first, the second, the fourth ...
@@ -185,8 +190,8 @@ struct head_session *journal_allowed(struct head *head, const struct head_link *
 static enum dj_error take_record(struct head *head, struct head_link *link, struct part *part, const struct record *record,
                                  struct blob *body, const uint8_t *bytes, size_t length, bool is_old)
 {
-    uint64_t id = session_of(record);
-    if (id == 0)    // a plan or a leaf belongs to nobody
+    uint64_t id;
+    if (!is_of_session(record, &id))    // a plan or a leaf belongs to nobody
         return journal_accept(head, link, NULL, record, body, bytes, length, is_old);
     struct head_session *session = journal_allowed(head, link, id);
     if (session == NULL)

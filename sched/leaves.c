@@ -249,11 +249,13 @@ void leaf_continue(struct head *head, const struct head_link *link, uint64_t id)
         send_piece(head, transfer);
 }
 
-static void drop_holder(struct head_leaf *leaf, uint32_t worker)
+// Who held it until now may still tell of executions that name it: for a while it counts as spoken of (collect.c).
+static void drop_holder(const struct head *head, struct head_leaf *leaf, uint32_t worker)
 {
     for (uint32_t i = 0; i < leaf->holders; i++)
         if (leaf->holder[i] == worker) {
             leaf->holder[i] = leaf->holder[--leaf->holders];
+            leaf->spoken_ns = actor_now_ns(head->self);
             return;
         }
 }
@@ -264,7 +266,7 @@ void leaf_holds(struct head *head, struct head_worker *worker, const struct wire
         struct head_leaf *leaf = leaf_see(head, holds->gained[i].content, holds->gained[i].bytes);
         if (leaf == NULL)
             continue;
-        drop_holder(leaf, worker->id);
+        drop_holder(head, leaf, worker->id);
         if (leaf->holders < LEAF_HOLDERS_MAX)
             leaf->holder[leaf->holders++] = worker->id;
     }
@@ -272,7 +274,7 @@ void leaf_holds(struct head *head, struct head_worker *worker, const struct wire
         struct head_leaf *leaf = map_get(head->leaves, holds->dropped[i].content);
         if (leaf == NULL)
             continue;
-        drop_holder(leaf, worker->id);
+        drop_holder(head, leaf, worker->id);
         leaf->spoken_ns = actor_now_ns(head->self);
     }
 }
@@ -315,7 +317,7 @@ void leaves_worker_gone(struct head *head, const struct head_worker *worker)
     struct head_leaf *leaf;
 
     while ((leaf = map_next(head->leaves, &cursor, NULL)) != NULL)
-        drop_holder(leaf, worker->id);
+        drop_holder(head, leaf, worker->id);
 }
 
 // The map must not change while it is visited: the search starts anew behind each that ends.

@@ -159,9 +159,9 @@ enum dj_error lineage_inventory(struct head *head, struct head_worker *worker, c
     }
     if (reader.error != DJ_OK || reader_left(&reader) > 0)
         return DJ_E_MALFORMED;
-    if (session != NULL && inventory->count > 0)
+    if (session != NULL)
         session_is_held(head, session, worker, inventory->epoch);
-    else if (inventory->count > 0)
+    else if (inventory->session != 0)
         session_is_over_at(head, worker, inventory->session, inventory->epoch);
     if (inventory->is_last && !worker->has_inventory) {
         worker->has_inventory = true;
@@ -199,7 +199,7 @@ static int ref_order(const void *a, const void *b)
 }
 
 // Where a session has one place only, what that place no longer names is not needed by anybody. With several, another place of the same
-// worker may need it and has not said so yet.
+// worker may need it and has not said so yet. How many a session has that an earlier life of the head knew is not known.
 static void forget_others(struct head *head, struct head_session *session, const struct record_ref *need, uint32_t count,
                           uint64_t lost)
 {
@@ -223,7 +223,7 @@ void lineage_needed(struct head *head, struct head_session *session, const struc
 {
     for (uint32_t i = 0; i < count; i++)
         put(head, session, need[i], 0, target);
-    if (lost != 0 && session->grants <= 1 && session->handles != NULL)
+    if (lost != 0 && session->grants <= 1 && !session->is_stored && session->handles != NULL)
         forget_others(head, session, need, count, lost);
 }
 
@@ -244,15 +244,19 @@ struct lineage_view *lineage_view(struct head *head, const struct head_session *
     struct lineage_view *view = calloc(1, sizeof *view + ((size_t)all + 1) * sizeof view->value[0]);
     struct handles_info info;
     uint32_t cursor = 0;
+    uint64_t living = 0;    // mostly all are with the same worker
 
     while (view != NULL && view->values < all && handles_next(session->handles, &cursor, &info)) {
         struct lineage_value *value = &view->value[view->values++];
         uint64_t incarnation[LINEAGE_LOCATIONS_MAX];
         value->ref = (struct record_ref){.counter = info.handle.execution.counter, .output = info.handle.output};
-        uint32_t count = lineage_locations(session, value->ref, incarnation, LINEAGE_LOCATIONS_MAX);
+        uint32_t count = info.locations;
+        incarnation[0] = info.location;
+        if (count > 1)
+            count = lineage_locations(session, value->ref, incarnation, LINEAGE_LOCATIONS_MAX);
         for (uint32_t k = 0; k < count; k++)
-            if (worker_living(head, incarnation[k]) != NULL)
-                value->location[value->locations++] = incarnation[k];
+            if (incarnation[k] == living || worker_living(head, incarnation[k]) != NULL)
+                value->location[value->locations++] = living = incarnation[k];
     }
     return view;
 }

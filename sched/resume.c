@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "core/base/log.h"
+#include "core/base/planted.h"
 #include "sched/state.h"
 
 enum { SESSION_NO_DEVICE = -2 };
@@ -101,6 +102,7 @@ void session_restore(struct head *head, const struct record_session *record)
     struct head_session *session = session_make(head, record->session, record->tenant, record->client);
     if (session == NULL) {
         log_write(LOG_WARN, "head", "no room for a stored session");
+        head->is_partial = true;
         return;
     }
     session->epoch = record->epoch;
@@ -258,7 +260,7 @@ static void take_over(struct head *head, struct head_link *link, struct head_ses
     }
     fence_client(head, session);
     session_away(head, session);
-    session->epoch++;
+    session->epoch += !(PLANTED(SKIP_FENCE) && session->epoch > 2);
     session->is_retired = false;
     take_options(session, open);
     opening_set(head, link, session, open);

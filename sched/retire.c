@@ -28,9 +28,10 @@ static void dismiss(struct head *head, struct head_session *session)
         bool is_told = false;
         for (uint32_t k = 0; k < i; k++)
             is_told = is_told || session->grant[k].worker == worker;
+        if (is_told)
+            continue;
         worker->sessions--;
-        if (!is_told)
-            session_is_over_at(head, worker, session->id, session->epoch);
+        session_is_over_at(head, worker, session->id, session->epoch);
     }
     session->grants = 0;
     lineage_forget(head, session);

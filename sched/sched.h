@@ -11,6 +11,7 @@
 
 #include "core/actors/actor.h"
 #include "core/base/hash.h"
+#include "core/base/planted.h"
 
 enum {
     HEAD_WORKERS_MAX = 1024,
@@ -40,6 +41,7 @@ struct head_config {
     int64_t wall_offset_ns;    // wall clock minus the driver's clock
     uint32_t pid;
     uint64_t retention_ns, leaf_store_bytes;    // 0: as above
+    uint32_t trim_records;                      // of a session since its last trim until the next; 0: thousands
     bool is_sync;    // workers hold answers until the record of the execution is durable
 };
 

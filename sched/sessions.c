@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/base/log.h"
+#include "core/base/planted.h"
 #include "sched/state.h"
 
 // Grants need only be unguessable to other users of the same pool; the token is the secret that guards the pool. Derived from the token,
@@ -92,23 +93,36 @@ static void send_grant(struct head *head, const struct head_session *session, co
     head_send(head, session->link, WIRE_SESSION_GRANT, wire_session_grant_encode(&message));
 }
 
-static struct head_grant *take_grant(struct head *head, struct head_session *session, struct head_worker *worker, uint32_t device)
+static bool has_grant(const struct head_session *session, const struct head_worker *worker)
 {
-    uint32_t place = 0;
+    for (uint32_t i = 0; i < session->grants; i++)
+        if (session->grant[i].worker == worker)
+            return true;
+    return false;
+}
 
-    while (place < session->grants && session->grant[place].worker != NULL &&
-           (session->grant[place].worker != worker || session->grant[place].device_index != device))
-        place++;
-    if (place == GRANTS_PER_SESSION_MAX)
-        return NULL;
-    struct head_grant *grant = &session->grant[place];
-    bool is_new = place == session->grants || grant->worker == NULL;
-    session->grants += place == session->grants;
-    if (is_new) {
-        *grant = (struct head_grant){.worker = worker, .incarnation = worker->incarnation, .device_index = device};
-        worker->sessions++;
+// The grant for a device: the one there is, also one of which only the worker is known, else a new one. NULL: there are too many.
+static struct head_grant *take_grant(struct head_session *session, struct head_worker *worker, uint32_t device)
+{
+    struct head_grant *grant = NULL;
+
+    for (uint32_t i = 0; i < session->grants && grant == NULL; i++)
+        if (session->grant[i].worker == worker && (session->grant[i].device_index == device || session->grant[i].is_restored))
+            grant = &session->grant[i];
+    if (grant != NULL) {
+        grant->device_index = device;
+        grant->is_restored = false;
+        return grant;
     }
-    (void)head;
+    for (uint32_t i = 0; i < session->grants && grant == NULL; i++)
+        if (session->grant[i].worker == NULL)
+            grant = &session->grant[i];
+    if (grant == NULL && session->grants < GRANTS_PER_SESSION_MAX)
+        grant = &session->grant[session->grants++];
+    if (grant == NULL)
+        return NULL;
+    worker->sessions += !has_grant(session, worker);
+    *grant = (struct head_grant){.worker = worker, .incarnation = worker->incarnation, .device_index = device};
     return grant;
 }
 
@@ -123,7 +137,7 @@ void session_grant(struct head *head, struct head_session *session, const struct
         head_reply_failed(head, session->link, ask->request, error, "%s", reason);
         return;
     }
-    struct head_grant *grant = take_grant(head, session, worker, device);
+    struct head_grant *grant = take_grant(session, worker, device);
     if (grant == NULL) {
         head_reply_failed(head, session->link, ask->request, DJ_E_LIMIT, "a session may use at most %d devices",
                           GRANTS_PER_SESSION_MAX);
@@ -134,6 +148,7 @@ void session_grant(struct head *head, struct head_session *session, const struct
                           GRANT_REQUESTS_MAX);
         return;
     }
+    grant->requests -= PLANTED(GRANT_ONCE) && grant->requests == 2;
     grant->request[grant->requests++] = ask->request;
     grant->is_opening |= is_opening;
     memcpy(grant->reason, reason, sizeof grant->reason);
@@ -178,11 +193,7 @@ void session_admitted(struct head *head, struct head_worker *worker, const struc
 
 bool session_is_granted(const struct head_session *session, const struct head_worker *worker)
 {
-    bool is_granted = session->is_stored;
-
-    for (uint32_t i = 0; i < session->grants && !is_granted; i++)
-        is_granted = session->grant[i].worker == worker;
-    return is_granted;
+    return session->is_stored || has_grant(session, worker);
 }
 
 void session_is_held(struct head *head, struct head_session *session, struct head_worker *worker, uint32_t epoch)
@@ -191,16 +202,20 @@ void session_is_held(struct head *head, struct head_session *session, struct hea
         session_is_over_at(head, worker, session->id, session->epoch);
         return;
     }
-    for (uint32_t i = 0; i < session->grants; i++)
-        if (session->grant[i].worker == worker)
-            return;
-    struct head_grant *grant = take_grant(head, session, worker, worker->first_device);
+    struct head_grant *grant = has_grant(session, worker) ? NULL : take_grant(session, worker, worker->first_device);
     if (grant == NULL)
         return;
-    snprintf(grant->reason, sizeof grant->reason, "it holds the session's values");
+    grant->is_restored = true;
+    snprintf(grant->reason, sizeof grant->reason, "it holds something of the session");
     grant->admitted_epoch = epoch;
     if (epoch != session->epoch)
         session_admit(head, session, grant);
+}
+
+void session_was_run(struct head *head, struct head_session *session, struct head_worker *worker)
+{
+    if (session->is_stored && !session->is_retired && !has_grant(session, worker))
+        session_is_held(head, session, worker, session->opening.stage == OPENING_NONE ? session->epoch : 0);
 }
 
 void session_is_over_at(struct head *head, const struct head_worker *worker, uint64_t session, uint32_t epoch)

@@ -36,7 +36,6 @@ enum {
     HEAD_HELD_BYTES_MAX = 64 << 20,
     HEAD_JOURNAL_BYTES_MAX = 512 << 20,    // that wait for the store; who sends more is cut off and comes again
 };
-enum admit_flag { ADMIT_SYNC = 1 };
 #define HEAD_HELD_NS ((uint64_t)600000000000)    // how long a record waits for what it builds on
 #define HEAD_CHECK_NS ((uint64_t)250000000)
 
@@ -73,7 +72,7 @@ struct head_worker {
     uint8_t ops[64][64];
     uint64_t last_heard_ns, joined_ns;
     bool is_draining;
-    uint32_t sessions;    // with a grant for it
+    uint32_t sessions;    // with a grant for one of its devices
     struct wire_heartbeat load;
     bool is_suspect;    // silent for longer than its lease when last looked at
     bool has_inventory;        // it has told all that it holds
@@ -88,6 +87,7 @@ struct head_grant {
     uint64_t request[GRANT_REQUESTS_MAX];    // that wait for ADMITTED: places of one client may ask for the same device at once
     uint32_t requests;
     bool is_opening;                  // the answer is to SESSION_OPEN
+    bool is_restored;                 // from what the worker told after a restart of the head: its device is not known
     uint32_t admitted_epoch;    // that the worker has confirmed last
     uint32_t replica;           // worker that takes its replicas; 0: none
     char reason[REASON_MAX];    // why this worker
@@ -295,6 +295,7 @@ struct head {
     struct parked parked[HEAD_PARKED_MAX];
     struct head_journal journal;
     bool is_full;       // the store has no room
+    bool is_partial;    // a stored session had no room here: which leaves it names is not known, so none is collected
     bool is_settled;    // who was remembered has told what it holds, or is given up
     struct expected_worker *expected;
     uint32_t expecteds, expected_capacity;
@@ -354,6 +355,8 @@ void session_worker_gone(struct head *head, struct head_worker *worker);
 void session_worker_joined(struct head *head);
 bool session_is_granted(const struct head_session *session, const struct head_worker *worker);
 void session_is_held(struct head *head, struct head_session *session, struct head_worker *worker, uint32_t epoch);
+// Its worker tells of what it ran; an earlier life of the head granted that.
+void session_was_run(struct head *head, struct head_session *session, struct head_worker *worker);
 void session_is_over_at(struct head *head, const struct head_worker *worker, uint64_t session, uint32_t epoch);
 
 // resume.c

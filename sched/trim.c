@@ -13,6 +13,7 @@
 
 #include "core/base/bits.h"
 #include "core/base/log.h"
+#include "core/base/planted.h"
 #include "core/lineage/recovery.h"
 #include "sched/state.h"
 
@@ -238,7 +239,7 @@ static enum dj_error need_live(struct trim *trim, struct recovery *recovery, str
     struct refs live = {0};
     enum dj_error error = DJ_OK;
 
-    for (uint32_t i = 0; i < trim->live->values && error == DJ_OK; i++)
+    for (uint32_t i = PLANTED(TRIM_LIVE) && trim->live->values > 2; i < trim->live->values && error == DJ_OK; i++)
         error = push(&live, trim->live->value[i].ref) ? DJ_OK : DJ_E_NO_MEMORY;
     if (error == DJ_OK && trim->is_stored)
         error = need_stored(trim, &live, scratch, record);
@@ -355,6 +356,8 @@ static void gathered(struct head *head, struct gather *gather, void *context, en
 void trim_consider(struct head *head, struct head_session *session)
 {
     uint64_t enough = session->has_checkpoint ? TRIM_RECORDS_CHECKPOINTED : TRIM_RECORDS;
+    if (head->config.trim_records != 0)
+        enough = head->config.trim_records;
 
     if (session->is_trimming || session->recoveries > 0 || session->since_trim < enough || !head->is_settled ||
         session->name[0] != '\0')

@@ -232,20 +232,22 @@ static void port_told(void *self, void *tag, enum dj_error error, const char *te
     (void)self, (void)tag, (void)error, (void)text, (void)data, (void)bytes;    // no question is asked
 }
 
-static void port_live_handles(void *self, uint32_t place, void (*visit)(void *context, uint64_t counter, uint32_t output), void *context)
+static void port_live_handles(void *self, uint32_t place, void (*visit)(void *context, uint64_t counter, uint32_t output),
+                              void *context)
 {
     recorder_live_handles(((struct client *)self)->recorder, place, visit, context);
 }
 
 static void open_session(struct client *client)
 {
-    struct protocol_config config = {.incarnation = hash_mix(client->config->program.seed, client->life * 1000 + ++client->openings),
-                                     .timeout_ns = CONNECT_NS,
-                                     .first_place = recorder_places(client->recorder),
-                                     .leaves = recorder_leaves(client->recorder),
-                                     .pid = 100 + client->config->index,
-                                     .recovery = client->config->policy,
-                                     .replay_limit_ns = client->config->replay_limit_ns};
+    struct protocol_config config = {
+        .incarnation = hash_mix(client->config->program.seed, client->life * 1000 + ++client->openings),
+        .timeout_ns = CONNECT_NS,
+        .first_place = recorder_places(client->recorder),
+        .leaves = recorder_leaves(client->recorder),
+        .pid = 100 + client->config->index,
+        .recovery = client->config->policy,
+        .replay_limit_ns = client->config->replay_limit_ns};
     snprintf(config.head, sizeof config.head, "%s", client->config->head);
     snprintf(config.host, sizeof config.host, "%s", client->config->host);
     snprintf(config.name, sizeof config.name, "%s", client->config->name);

@@ -14,8 +14,8 @@
 
 enum { RUN_STEPS_MAX = 2000000, CLIENT_NODES_MAX = SWARM_CLIENTS_MAX + 1 };
 #define MS ((uint64_t)1000000)
-#define PATIENCE_NS (120000 * MS)                // after the last fault every client must be done
-#define REST_NS (3000 * MS)                      // then everything comes to rest, at once ...
+#define PATIENCE_NS (120000 * MS)                    // after the last fault every client must be done
+#define REST_NS (3000 * MS)                          // then everything comes to rest, at once ...
 #define LONG_REST_NS (HEAD_GRACE_NS + 10000 * MS)    // ... or when the head has given up those who went without a word
 // Values that the program read and that are leaves since are of any size, each rounded up to 64 bytes.
 enum { ROUNDING_BYTES = 512 };
@@ -43,13 +43,18 @@ static bool may_fail(void *context, enum dj_error error, bool is_opening)
     case DJ_E_TIMEOUT:
     case DJ_E_CLOSED:
     case DJ_E_NO_WORKER:
+    case DJ_E_WORKER_LOST:    // the last that it heard as its time was up
     case DJ_E_NO_HEAD: return is_opening && swarm->faults != 0;
     case DJ_E_STORE_FULL: return is_opening && swarm_has(swarm, FAULT_FULL_DISK);
     case DJ_E_DEVICE: return swarm_has(swarm, FAULT_DEVICE_ERROR);
     case DJ_E_DEVICE_MEMORY: return swarm_has(swarm, FAULT_SMALL_MEMORY);
+    // Who was away while another client took the session over and ended it has nothing to bring its values back from.
+    case DJ_E_HANDLE_LOST: return swarm_has(swarm, FAULT_TAKEOVER);
     case DJ_E_EPOCH_FENCED: return swarm_has(swarm, FAULT_TAKEOVER);
-    case DJ_E_NO_DEVICE: return swarm->workers > 1;    // a program names a device before its worker has joined, or while it is away
-    case DJ_E_QUARANTINED: return sim_stats(cluster->sim).deaths >= 2;
+    case DJ_E_NO_DEVICE:
+        return swarm->workers > 1;    // a program names a device before its worker has joined, or while it is away
+    // A life that hangs, or is cut off for longer than its lease, is as dead as one that was killed.
+    case DJ_E_QUARANTINED: return sim_stats(cluster->sim).deaths + witness_totals(cluster->witness).fences >= 2;
     default: return false;
     }
 }
@@ -85,8 +90,11 @@ static struct process *make_worker(struct sim *sim, uint32_t node, uint64_t life
 
 static void add_head(struct cluster *cluster)
 {
-    cluster->head_config = (struct head_config){
-        .address = "head:1", .version = "sim", .incarnation = prng_next(&cluster->prng), .pid = 1};
+    cluster->head_config = (struct head_config){.address = "head:1",
+                                                .version = "sim",
+                                                .incarnation = prng_next(&cluster->prng),
+                                                .pid = 1,
+                                                .trim_records = cluster->swarm.trim_records};
     cluster->head = sim_add_process(cluster->sim, "head", make_head, &cluster->head_config);
     sim_listen(cluster->sim, cluster->head, "head://head:1");
     sim_listen(cluster->sim, cluster->head, "tcp://head:1");
@@ -146,7 +154,8 @@ static void add_client(struct cluster *cluster, uint32_t index)
     if (from->is_named)
         snprintf(config->name, sizeof config->name, "session%u", index);
     bool is_twin = at == cluster->swarm.clients;
-    cluster->client[at] = sim_add_node(cluster->sim, is_twin ? names[SWARM_CLIENTS_MAX] : names[at], &client_ops, client_make, config);
+    cluster->client[at] = sim_add_node(cluster->sim, is_twin ? names[SWARM_CLIENTS_MAX] : names[at], &client_ops, client_make,
+                                       config);
     if (is_twin)
         sim_at(cluster->sim, 1, begin_twin, cluster);
 }

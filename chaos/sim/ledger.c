@@ -75,7 +75,8 @@ struct fact *ledger_said(struct ledger *ledger, const char *who, const struct re
     return fact;
 }
 
-void ledger_answered(struct ledger *ledger, const char *who, const struct fact *fact, uint32_t output, const void *bytes, size_t length)
+void ledger_answered(struct ledger *ledger, const char *who, const struct fact *fact, uint32_t output, const void *bytes,
+                     size_t length)
 {
     struct handle handle = {.execution = fact->id, .output = output};
     uint64_t hash = length == 0 ? 1 : hash64(bytes, length), *known = map_get(ledger->answers, handle_key(handle));
@@ -137,7 +138,8 @@ static void check_producer(struct ledger *ledger, const struct fact *fact, uint6
     char text[EXEC_ID_TEXT];
     const struct fact *producer = ledger_fact(ledger, (struct exec_id){.session = fact->id.session, .counter = counter});
     if (!producer->was_stored)
-        sim_fail(ledger->sim, "causal closure: %s is stored, its producer %" PRIu64 " is not", exec_id_text(fact->id, text), counter);
+        sim_fail(ledger->sim, "causal closure: %s is stored, its producer %" PRIu64 " is not", exec_id_text(fact->id, text),
+                 counter);
 }
 
 static void check_pieces(struct ledger *ledger, const struct record_checkpoint *checkpoint)

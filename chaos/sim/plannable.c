@@ -62,8 +62,8 @@ static bool is_durable(const struct sim *sim, struct ledger *ledger, uint64_t se
     return ledger_fact(ledger, (struct exec_id){.session = session, .counter = handle.counter})->was_stored;
 }
 
-bool plannable(struct sim *sim, struct ledger *ledger, uint32_t head_node, uint64_t session, const struct record_ref *needed, uint32_t count,
-               char text[SIM_TEXT_MAX])
+bool plannable(struct sim *sim, struct ledger *ledger, uint32_t head_node, uint64_t session, const struct record_ref *needed,
+               uint32_t count, char text[SIM_TEXT_MAX])
 {
     struct recovery *recovery;
     struct recovery_sum sum;
@@ -75,7 +75,8 @@ bool plannable(struct sim *sim, struct ledger *ledger, uint32_t head_node, uint6
         if (is_durable(sim, ledger, session, needed[i]))
             error = recovery_need(recovery, needed[i]);
     if (error == DJ_OK)
-        error = recovery_plan(recovery, &(struct recovery_options){.target = 1, .allows_close = true}, nobody_has_it, NULL, &sum, &fault);
+        error = recovery_plan(recovery, &(struct recovery_options){.target = 1, .allows_close = true}, nobody_has_it, NULL, &sum,
+                              &fault);
     recovery_free(recovery);
     if (error != DJ_OK)
         snprintf(text, SIM_TEXT_MAX, "session %" PRIu64 ": %s (%.300s)", session, dj_error_name(error), fault.text);

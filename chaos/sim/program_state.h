@@ -21,6 +21,7 @@ struct program {
     struct program_options options;
     struct prng prng;
     uint32_t steps_done, vars;
+    uint64_t salt;    // of what leaves hold
     struct var var[VARS_MAX];
     struct var cache[CACHES];      // grow by cat; shadow NULL: not begun
     struct var weight[WEIGHTS];    // held on to

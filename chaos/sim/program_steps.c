@@ -90,7 +90,7 @@ static bool upload(struct program *program, int device, uint32_t rank, const int
     int64_t stride = 1;
     for (uint32_t d = rank; d-- > 0; stride *= size[d])
         meta.stride[d] = stride;
-    struct prng bytes = prng_make(content);
+    struct prng bytes = prng_make(content ^ program->salt);
     float *data = calloc((size_t)stride + 1, sizeof *data);
     assert(data != NULL);
     for (int64_t i = 0; i < stride; i++)
@@ -289,8 +289,9 @@ void step_mm(struct program *program)
 void step_cache(struct program *program)
 {
     struct var *cache = &program->cache[program_below(program, CACHES)], row = {0}, out[OP_OUTPUTS_MAX];
-    const int64_t size[3] = {2, 1, WIDTH};
-    if (cache->shadow != NULL && cache->tensor.size[1] > 40)
+    // Mostly one row, as a decoder does; now and then many, so that some caches are long enough to be kept in several pieces.
+    const int64_t size[3] = {2, program_below(program, 5) == 0 ? 1 + (int64_t)program_below(program, 80) : 1, WIDTH};
+    if (cache->shadow != NULL && cache->tensor.size[1] > 240)
         program_drop(program, cache);
     if (!upload(program, DJ_ANY_DEVICE, 3, size, prng_next(&program->prng), &row))
         return;
@@ -322,7 +323,8 @@ void step_cache(struct program *program)
 static bool view_of(struct program *program, const struct var *in, bool is_for_writing, struct var *ret)
 {
     int64_t dim = (int64_t)program_below(program, in->tensor.rank), size = in->tensor.size[dim];
-    int64_t start = (int64_t)program_below(program, (uint64_t)size), end = start + 1 + (int64_t)program_below(program, (uint64_t)(size - start));
+    int64_t start = (int64_t)program_below(program, (uint64_t)size),
+            end = start + 1 + (int64_t)program_below(program, (uint64_t)(size - start));
     switch (program_below(program, is_for_writing ? 2 : 5)) {
     case 0: {
         const struct dj_attr attr[4] = {attr_of(DJ_ATTR_INT, dim), attr_of(DJ_ATTR_INT, start), attr_of(DJ_ATTR_INT, end),
@@ -393,7 +395,8 @@ void step_to_device(struct program *program)
         return;
     struct fault fault = {0};
     enum dj_error error = recorder_to_device(client_recorder(program->client), &in->tensor,
-                                             (int)program_below(program, program->options.pool_devices), nowhere, &out.tensor, &fault);
+                                             (int)program_below(program, program->options.pool_devices), nowhere, &out.tensor,
+                                             &fault);
     if (error != DJ_OK) {
         complain(program, "a copy to another device", error, &fault);
         return;

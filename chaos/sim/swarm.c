@@ -108,6 +108,7 @@ struct swarm swarm_make(const struct swarm_options *options)
     swarm.doomed = (uint32_t)prng_between(&prng, 0, SWARM_WORKERS_MAX - 1);
     swarm.rests_long = prng_chance(&prng, 1, LONG_REST_ONE_IN);
     const uint64_t whole_ns = swarm.until_ns;
+    swarm.trim_records = prng_chance(&prng, 1, 2) ? (uint32_t)prng_between(&prng, 2, 20) : 0;
     if (options->until_ns != 0 && options->until_ns < swarm.until_ns)
         swarm.until_ns = options->until_ns;
     for (uint32_t i = 0; i < FAULT_KINDS; i++) {

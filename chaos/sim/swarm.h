@@ -50,6 +50,7 @@ struct swarm {
     uint32_t break_per_million, device_error_per_million;
     uint64_t clock_offset_ns[SWARM_NODES_MAX];    // head, workers, clients, twin
     int32_t clock_ppm[SWARM_NODES_MAX];
+    uint32_t trim_records;    // until the head trims a session; 0: it never comes to that here
     bool rests_long;    // the run goes on until the head has given up who left without a word
     struct swarm_client client[SWARM_CLIENTS_MAX];
 };

@@ -44,8 +44,9 @@ enum trouble {
 
 static uint64_t mean_of(const struct sim_chaos *chaos, uint64_t kind)
 {
-    const uint64_t mean[TROUBLE_KINDS] = {chaos->death_mean_ns,    chaos->pause_mean_ns, chaos->partition_mean_ns, chaos->break_mean_ns,
-                                          chaos->blackout_mean_ns, chaos->jump_mean_ns,  chaos->full_mean_ns};
+    const uint64_t mean[TROUBLE_KINDS] = {chaos->death_mean_ns, chaos->pause_mean_ns,    chaos->partition_mean_ns,
+                                          chaos->break_mean_ns, chaos->blackout_mean_ns, chaos->jump_mean_ns,
+                                          chaos->full_mean_ns};
     return mean[kind];
 }
 
@@ -108,7 +109,9 @@ static void trouble_comes(struct sim *sim, struct happening *happening)
         break;
     case TROUBLE_BREAK: network_break_any(sim); break;
     case TROUBLE_BLACKOUT: blackout(sim); break;
-    case TROUBLE_JUMP: sim_jump_clock(sim, (uint32_t)sim_random(sim, 0, sim->nodes - 1), sim_random(sim, 1, chaos->jump_max_ns + 1)); break;
+    case TROUBLE_JUMP:
+        sim_jump_clock(sim, (uint32_t)sim_random(sim, 0, sim->nodes - 1), sim_random(sim, 1, chaos->jump_max_ns + 1));
+        break;
     case TROUBLE_FULL: fill_a_disk(sim); break;
     case TROUBLE_KINDS: break;
     }

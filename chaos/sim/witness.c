@@ -38,19 +38,22 @@ struct heard_link *witness_link(struct witness *witness, uint64_t link)
 
 // Journals -----------------------------------------------------------------------------------------------------------------
 
-// A worker numbers its records through all of its life, a client anew on every link.
+// A worker numbers its records through all of its incarnation, a client anew on every link. A process that was fenced goes on as another
+// incarnation: it has dropped what it ran and the records of it, so that it may run the same again, and no acknowledgement is about them. Its
+// clients have theirs.
 static struct sender *sender_of(struct witness *witness, uint32_t node, uint64_t life, uint64_t link)
 {
-    uint64_t which = witness_is_worker(witness, node) ? 0 : link + 1;
+    bool is_worker = witness_is_worker(witness, node);
+    uint64_t which = is_worker ? witness->incarnation[witness_index(witness->config.worker, witness->config.workers, node)] : link + 1;
     for (uint32_t i = 0; i < witness->senders; i++) {
         struct sender *sender = witness->sender[i];
-        if (sender->node == node && sender->life == life && sender->link == which)
+        if (sender->node == node && sender->life == life && sender->which == which)
             return sender;
     }
     witness->sender = realloc(witness->sender, (witness->senders + 1) * sizeof *witness->sender);
     struct sender *sender = calloc(1, sizeof *sender);
     assert(witness->sender != NULL && sender != NULL);
-    *sender = (struct sender){.node = node, .life = life, .link = which, .is_worker = which == 0};
+    *sender = (struct sender){.node = node, .life = life, .which = which, .is_worker = is_worker};
     witness->sender[witness->senders++] = sender;
     return sender;
 }
@@ -95,7 +98,8 @@ static void hear_journal_ok(struct witness *witness, const struct sim_message *m
 {
     struct sender *sender = sender_of(witness, message->to, message->to_life, message->link);
     char text[EXEC_ID_TEXT];
-    for (; sender->acknowledged < sender->entries && sender->entry[sender->acknowledged].number <= ok->last; sender->acknowledged++) {
+    for (; sender->acknowledged < sender->entries && sender->entry[sender->acknowledged].number <= ok->last;
+         sender->acknowledged++) {
         const struct fact *fact = sender->entry[sender->acknowledged].fact;
         witness->totals.acknowledged++;
         if (!fact->was_stored && !ledger_is_over(witness->config.ledger, fact->id.session))
@@ -123,8 +127,8 @@ static void hear_answer(struct witness *witness, const struct sim_message *messa
             sim_fail(witness->config.sim, "an answer is shorter than it says");
             return;
         }
-        ledger_answered(witness->config.ledger, "a worker", fact, output->output, is_inline ? output->data : message->bulk->data + at,
-                        is_inline ? output->data_bytes : output->bytes);
+        ledger_answered(witness->config.ledger, "a worker", fact, output->output,
+                        is_inline ? output->data : message->bulk->data + at, is_inline ? output->data_bytes : output->bytes);
         at += is_inline ? 0 : output->bytes;
     }
 }
@@ -146,8 +150,10 @@ static void hear_gone(struct witness *witness, const struct wire_worker_gone *go
     if (worker == witness->config.workers || !sim_is_alive(sim, witness->config.worker[worker]) ||
         !sim_is_linked(sim, witness->config.head, witness->config.worker[worker]) || witness->fences == FENCES_MAX)
         return;
-    witness->fence[witness->fences++] = (struct fence){
-        .incarnation = gone->incarnation, .node = witness->config.worker[worker], .life = witness->life[worker], .at_ns = sim_now_ns(sim)};
+    witness->fence[witness->fences++] = (struct fence){.incarnation = gone->incarnation,
+                                                       .node = witness->config.worker[worker],
+                                                       .life = witness->life[worker],
+                                                       .at_ns = sim_now_ns(sim)};
 }
 
 void witness_check_lease(struct witness *witness, const struct sim_message *message)
@@ -156,7 +162,8 @@ void witness_check_lease(struct witness *witness, const struct sim_message *mess
         const struct fence *fence = &witness->fence[i];
         if (fence->node == message->from && fence->life == message->from_life && message->departed_ns > fence->at_ns &&
             witness->joined[witness_index(witness->config.worker, witness->config.workers, fence->node)] <= fence->at_ns)
-            sim_fail(witness->config.sim, "no answer after the lease: a worker sends a %s %.3f s after the head counted its lease expired",
+            sim_fail(witness->config.sim,
+                     "no answer after the lease: a worker sends a %s %.3f s after the head counted its lease expired",
                      wire_name(message->message), (double)(message->departed_ns - fence->at_ns) / 1e9);
     }
 }
@@ -189,12 +196,12 @@ static void hear_heartbeat(struct witness *witness, const struct sim_message *me
 
 // Listening ----------------------------------------------------------------------------------------------------------------
 
-#define HEAR(name, call)                                                                                   \
-    {                                                                                                      \
-        struct wire_##name said;                                                                           \
-        if (wire_##name##_decode(body->data, body->bytes, witness->arena, &said) == DJ_OK)                 \
-            call;                                                                                          \
-        break;                                                                                             \
+#define HEAR(name, call) \
+    { \
+        struct wire_##name said; \
+        if (wire_##name##_decode(body->data, body->bytes, witness->arena, &said) == DJ_OK) \
+            call; \
+        break; \
     }
 
 static void hear_sent(struct witness *witness, const struct sim_message *message)

@@ -60,12 +60,14 @@ static void submits(struct witness *witness, struct account *account, const stru
 static void check_mark(struct witness *witness, const struct deed *deed)
 {
     char text[EXEC_ID_TEXT];
-    if (deed->is_marked && deed->has_run && !deed->fact->was_stored && !ledger_is_over(witness->config.ledger, deed->fact->id.session))
+    if (deed->is_marked && deed->has_run && !deed->fact->was_stored &&
+        !ledger_is_over(witness->config.ledger, deed->fact->id.session))
         sim_fail(witness->config.sim, "nothing acknowledged lost: execution %s was acknowledged and is not in the store",
                  exec_id_text(deed->fact->id, text));
 }
 
-static void answered(struct witness *witness, struct account *account, const struct sim_message *message, uint64_t counter, bool has_run)
+static void answered(struct witness *witness, struct account *account, const struct sim_message *message, uint64_t counter,
+                     bool has_run)
 {
     uint64_t session = witness_link(witness, message->link)->session;
     if (session != account->session)
@@ -158,8 +160,8 @@ void witness_client_sends(struct witness *witness, const struct sim_message *mes
         struct wire_attach said;
         if (wire_attach_decode(body->data, body->bytes, witness->arena, &said) != DJ_OK)
             return;
-        *witness_link(witness, message->link) =
-            (struct heard_link){.session = said.session, .epoch = said.epoch, .stream = said.stream};
+        *witness_link(witness,
+                      message->link) = (struct heard_link){.session = said.session, .epoch = said.epoch, .stream = said.stream};
         if (account->session != said.session)
             account->deeds = 0;
         account->session = said.session;
@@ -167,7 +169,8 @@ void witness_client_sends(struct witness *witness, const struct sim_message *mes
         struct wire_execute said;
         if (wire_execute_decode(body->data, body->bytes, witness->arena, &said) != DJ_OK)
             return;
-        struct fact *fact = ledger_fact(witness->config.ledger, (struct exec_id){.session = account->session, .counter = said.counter});
+        struct fact *fact = ledger_fact(witness->config.ledger,
+                                        (struct exec_id){.session = account->session, .counter = said.counter});
         fact->has_names |= said.names_bytes > 0;
         witness->totals.replays += said.is_replay;
         if (said.is_replay)
@@ -240,12 +243,13 @@ static bool window_holds(struct witness *witness, uint32_t client, char *text)
     if (self == NULL || !witness->config.window(self, &executions, &bytes))
         return true;
     if (executions > witness->config.window_max || bytes > witness->config.window_bytes_max) {
-        snprintf(text, SIM_TEXT_MAX, "a client keeps %" PRIu64 " executions and %" PRIu64 " bytes that are not durable", executions, bytes);
+        snprintf(text, SIM_TEXT_MAX, "a client keeps %" PRIu64 " executions and %" PRIu64 " bytes that are not durable",
+                 executions, bytes);
         return false;
     }
     if (open > executions) {
-        snprintf(text, SIM_TEXT_MAX, "a client was answered %" PRIu64 " executions that are not durable, and keeps %" PRIu64, open,
-                 executions);
+        snprintf(text, SIM_TEXT_MAX, "a client was answered %" PRIu64 " executions that are not durable, and keeps %" PRIu64,
+                 open, executions);
         return false;
     }
     return true;

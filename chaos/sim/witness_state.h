@@ -21,7 +21,7 @@ struct entry {
 // Who journals: a life of a worker, or a client on one link.
 struct sender {
     uint32_t node;
-    uint64_t life, link;
+    uint64_t life, which;    // which: the incarnation of a worker, the link of a client
     bool is_worker;
     struct entry *entry;
     uint32_t entries, capacity, acknowledged;

@@ -6,37 +6,40 @@
 
 #include <stdbool.h>
 
-//        name               what is wrong
-#define PLANTED_LIST(BUG)                                                                                            \
-    BUG(RUN_TWICE,           "the worker runs a duplicate of what it is still running")                              \
-    BUG(EARLY_ACKNOWLEDGE,   "the head acknowledges what it accepted, not only what is durable")                     \
-    BUG(FORGET_LAST,         "the client gives everything again after a lost link but the last of several")          \
-    BUG(STEAL_ROWS,          "the executor appends without looking where the buffer's committed rows end")           \
-    BUG(EARLY_RELEASE,       "a release takes effect when it is read, not in its turn")                              \
-    BUG(EARLY_CONFIRM,       "the client confirms what it has sent, not what was answered")                          \
-    BUG(DONATE_SHARED,       "the executor takes over donated memory that one other still reads")                    \
-    BUG(SKIP_FENCE,          "the head goes on believing in the values of a worker that it has fenced")              \
-    BUG(DROP_RECORD,         "the worker leaves one execution in sixteen out of its journal")                        \
-    BUG(FORGET_REFERENCE,    "the client leaves the last handle out of what it needs back")                          \
-    BUG(TRIM_WINDOW,         "the client forgets a submission when it is answered, not when it is durable")          \
-    BUG(REUSE_STREAM,        "a place that changes its worker keeps the number of its stream")                       \
-    BUG(OLD_EPOCH,           "the worker lets a client of an older epoch attach")                                    \
-    BUG(LATE_ANSWER,         "the worker answers after its lease")                                                   \
-    BUG(REPLAY_DONATES,      "a replay donates what the recovery still needs")                                       \
-    BUG(PIECES_SWAPPED,      "a restored value's first two pieces are in the wrong order")                           \
-    BUG(WRONG_BASE,          "a record names the execution before its base as its base")                             \
-    BUG(RESUME_DIFFERENT,    "resumption answers from a record whose bindings differ")                               \
-    BUG(INVENTORY_FORGETS,   "the inventory names the first half of a session's values")                             \
-    BUG(TRIM_LIVE,           "a trim does not look at the last of the live handles")                                 \
-    BUG(EARLY_CHECKPOINT,    "a checkpoint is journalled before its pieces are durable")                             \
-    BUG(DEDUPE_PART,         "the worker takes the second part of a counter for a repetition")                       \
-    BUG(IMPORT_NAME,         "an import goes under the number of its source's output")                               \
-    BUG(JOURNAL_ORDER,       "the client journals its records latest first")                                         \
-    BUG(FACT_OF_ANOTHER,     "a recorded answer is given as the value of the output before it")
+//  name, the unit tests that run the code (their names begin so), what is wrong
+#define PLANTED_LIST(BUG) \
+    BUG(RUN_TWICE, "gpu_worker_actors", "the worker runs a duplicate of what it is still running") \
+    BUG(EARLY_ACKNOWLEDGE, "sched", "the head acknowledges what it accepted, not only what is durable") \
+    BUG(FORGET_LAST, "frontend_client", "the client gives everything again after a lost link but the last of several") \
+    BUG(STEAL_ROWS, "gpu_worker_exec", "the executor appends to a long buffer without looking where its committed rows end") \
+    BUG(EARLY_RELEASE, "gpu_worker_actors", "a release takes effect when it is read, not in its turn") \
+    BUG(EARLY_CONFIRM, "frontend_client", "the client confirms what it has sent, not what was answered, when much is out") \
+    BUG(DONATE_SHARED, "gpu_worker_exec", "the executor takes over donated memory that one other still reads") \
+    BUG(SKIP_FENCE, "sched", "a session that is taken over for the third time keeps its epoch") \
+    BUG(DROP_RECORD, "gpu_worker_actors", "the worker leaves one execution in sixteen out of its journal") \
+    BUG(FORGET_REFERENCE, "frontend_client", "the client leaves the last of many handles out of what it needs back") \
+    BUG(TRIM_WINDOW, "frontend_client", "the client forgets submissions when they are answered, once its window has some") \
+    BUG(REUSE_STREAM, "frontend_client", "a place that changes its worker again keeps the number of its stream") \
+    BUG(OLD_EPOCH, "gpu_worker_actors", "the worker lets a client of an older epoch attach") \
+    BUG(LATE_ANSWER, "gpu_worker_actors", "the worker answers for most of a second after its lease") \
+    BUG(REPLAY_DONATES, "frontend_client", "a replay donates what the recovery still needs") \
+    BUG(PIECES_SWAPPED, "gpu_worker_actors", "a checkpoint names its first two pieces in the wrong order") \
+    BUG(WRONG_BASE, "gpu_worker_actors", "a record forgets the older one of the two that its bindings build on") \
+    BUG(RESUME_DIFFERENT, "frontend_client", "resumption answers from a record whose bindings differ") \
+    BUG(TRIM_LIVE, "sched", "a trim does not look at the first of the live handles") \
+    BUG(EARLY_CHECKPOINT, "gpu_worker_actors", "a checkpoint of several values is journalled before its pieces are durable") \
+    BUG(DEDUPE_PART, "gpu_worker_actors", "the worker takes the third part of a counter for a repetition") \
+    BUG(IMPORT_NAME, "gpu_worker_actors", "an import goes under the number of its source's output") \
+    BUG(EARLY_TOLD, "frontend_client", "the client takes all it has told for durable at the word that some of it is") \
+    BUG(FORGET_LEAVES, "frontend_client", "the client forgets leaves with the record of what they went into, durable or not") \
+    BUG(FACT_OF_ANOTHER, "gpu_worker_actors", "a recorded answer stands under the number of the output beside it") \
+    BUG(SEND_TO_NOBODY, "gpu_worker_actors", "a piece that waits to be sent outlives its link, and is sent to nobody for ever") \
+    BUG(GRANT_ONCE, "sched", "a client that asks for one worker three times at once is answered twice") \
+    BUG(LOST_SOURCE, "frontend_client", "what waits for a value of another place is not told that the place is lost")
 
 #ifdef DJINN_PLANTED_BUGS
 
-#define BUG(name, text) PLANTED_##name,
+#define BUG(name, tests, text) PLANTED_##name,
 enum planted_bug { PLANTED_NONE, PLANTED_LIST(BUG) PLANTED_BUGS };
 #undef BUG
 

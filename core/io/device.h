@@ -3,8 +3,8 @@
 // A device shows one flat region of `capacity_bytes`; offsets into it are the only addresses the core knows. The executor
 // (gpu_worker/exec) owns every byte of the region: the device allocates nothing per execution. A list runs in order on one
 // stream; lists of one stream run in the order of submission; `after` orders a list behind lists of other streams.
-// Completion comes back as IO_DEVICE_DONE. CUDA fits unchanged: the region is one cudaMalloc, scalars are kernel arguments, READ
-// and WRITE are asynchronous copies through pinned staging, streams and `after` are streams and events.
+// Completion comes back as IO_DEVICE_DONE, of several lists in any order. CUDA fits unchanged: the region is one cudaMalloc, scalars are
+// kernel arguments, READ and WRITE are asynchronous copies through pinned staging, streams and `after` are streams and events.
 
 #ifndef CORE_IO_DEVICE_H
 #define CORE_IO_DEVICE_H

@@ -162,11 +162,13 @@ bool handles_drop(struct handles *handles, struct handle handle)
 
 static struct handles_info info_of(const struct entry *entry)
 {
+    const struct location *first = list_entry(entry->location_list.next, struct location, of_entry);
     return (struct handles_info){
         .handle = entry->handle,
         .bytes = entry->bytes,
         .locations = entry->locations,
         .references = entry->references,
+        .location = entry->locations == 0 ? 0 : first->incarnation->number,
         .is_lost = entry->is_lost,
     };
 }

@@ -28,7 +28,8 @@ struct handles_info {
     struct handle handle;
     uint64_t bytes;
     uint32_t locations, references;
-    bool is_lost;    // had a location and has none now
+    uint64_t location;    // the longest-standing one; 0: none
+    bool is_lost;         // had a location and has none now
 };
 
 struct handles_stats {

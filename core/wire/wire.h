@@ -30,6 +30,7 @@ enum {
 #define WIRE_BULK_MAX ((uint64_t)1 << 33)   // one answered value: 8 GiB
 
 enum wire_role { ROLE_CLIENT = 1, ROLE_WORKER = 2, ROLE_HEAD = 3, ROLE_ADMIN = 4 };
+enum wire_admit_flag { ADMIT_SYNC = 1 };    // ADMIT.flags
 
 enum wire_message {
 #define MESSAGE(number, NAME, name) WIRE_##NAME = number,

@@ -148,7 +148,8 @@ inline drain5(channel) { do :: HAS_MAIL(channel) -> channel?_,_,_,_,_ :: !HAS_MA
 #define CAN_READ(c) (CAN_SAY(c) && !client[c].has_read && !client[c].is_reading)
 #define CAN_JOURNAL(c) (CAN_SAY(c) && MUST_TELL(c))
 #define CAN_ASK_GRANT(c) (CAN_SAY(c) && client[c].peer == PEER_GONE && client[c].has_read && !ALL_DONE(c))
-#define CAN_DIAL(c) (client[c].peer == PEER_DIALLING && HAS_ROOM(to_worker[CW(c, client[c].at)]))
+#define CAN_DIAL(c) (client[c].peer == PEER_DIALLING && alive[client[c].at] && incarnation[client[c].at] == client[c].incarnation_at && \
+    HAS_ROOM(to_worker[CW(c, client[c].at)]))
 #define CAN_LOSE(c) ((client[c].peer == PEER_ATTACHING || client[c].peer == PEER_RECOVERING || client[c].peer == PEER_READY) && \
     !link_worker[CW(c, client[c].at)])
 #define CAN_RECOVER(c) (CAN_SAY(c) && client[c].peer == PEER_RECOVERING && !client[c].has_asked && !MUST_TELL(c))
@@ -383,7 +384,7 @@ proctype Client(byte c)
     do
     :: d_step { CAN_NOTICE(c) && NOW(c) ->
         me.head = HEAD_CLOSED; me.has_asked = false; me.is_reading = false; me.has_missed = true;
-        me.peer = (me.peer == PEER_ASKED -> PEER_GONE : me.peer) }
+        me.peer = (me.peer == PEER_ASKED || me.peer == PEER_DIALLING -> PEER_GONE : me.peer) }
     :: d_step { CAN_DIAL_HEAD(c) && NOW(c) -> me.head = HEAD_OPENING; link_head[c] = true; to_head[c]!SESSION_OPEN(me.epoch, me.life, 0) }
     :: d_step { (CAN_TELL(c) && NOW(c)) || (QUIET && HAS_MAIL(from_head[c])) -> client_hears_head(c) }
     /* A resumed program is answered from the records of its earlier life, as far as they go. */
@@ -395,12 +396,9 @@ proctype Client(byte c)
         to_head[c]!JOURNAL(me.epoch, me.id[i], seen[CI(c, me.id[i])]) }
     /* The place: GONE, ASKED, DIALLING, ATTACHING, RECOVERING, READY */
     :: d_step { CAN_ASK_GRANT(c) && NOW(c) -> me.peer = PEER_ASKED; to_head[c]!GRANT_ASK(me.epoch, 0, 0) }
+    /* A worker that cannot be dialled is dead: the head will say so. */
     :: d_step { CAN_DIAL(c) && NOW(c) ->
-        if
-        :: alive[me.at] && incarnation[me.at] == me.incarnation_at ->
-            me.peer = PEER_ATTACHING; link_worker[CW(c, me.at)] = true; to_worker[CW(c, me.at)]!ATTACH(me.epoch, 0, 0, 0)
-        :: else -> client_loses_worker(c)
-        fi }
+        me.peer = PEER_ATTACHING; link_worker[CW(c, me.at)] = true; to_worker[CW(c, me.at)]!ATTACH(me.epoch, 0, 0, 0) }
     :: d_step { CAN_LOSE(c) && NOW(c) -> client_loses_worker(c) }
     :: d_step { CAN_RECOVER(c) && NOW(c) -> me.has_asked = true; to_head[c]!RECOVER(me.epoch, me.id[0], me.at) }
     :: d_step { CAN_REPLAY(c) && NOW(c) ->

@@ -43,6 +43,7 @@ static void send_page(struct worker *worker, struct wire_inventory *page, struct
     page->handles = writer->data;
     page->handles_bytes = (uint32_t)writer->length;
     page->is_last = is_last;
+    page->journal_next = is_last ? worker->journal_next : 0;
     if (page->count > 0 || is_last)
         worker_send(worker, worker->head_link, WIRE_INVENTORY, wire_inventory_encode(page));
     *page = (struct wire_inventory){0};
@@ -87,8 +88,20 @@ static void hold(void *context, struct handle handle, uint64_t bytes)
     worker_inventory_add(context, handle, bytes);
 }
 
+// Which sessions are here, also those of which nothing is held: a head that was started anew does not know whom it admitted where.
+static void send_sessions(struct worker *worker)
+{
+    uint32_t cursor = 0;
+    const struct session *session;
+    while ((session = map_next(worker->sessions, &cursor, NULL)) != NULL) {
+        struct wire_inventory page = {.session = session->id, .epoch = session->epoch};
+        worker_send(worker, worker->head_link, WIRE_INVENTORY, wire_inventory_encode(&page));
+    }
+}
+
 void worker_inventory_all(struct worker *worker)
 {
+    send_sessions(worker);
     worker->held_count = 0;
     exec_each_value(worker->exec, hold, worker);
     send_held(worker, true);

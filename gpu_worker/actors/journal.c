@@ -8,6 +8,7 @@
 // One that failed, or was replayed, has none: from there until the client resets, deltas are coded here against what was journalled.
 
 #include "core/base/log.h"
+#include "core/base/planted.h"
 #include "gpu_worker/actors/state.h"
 
 #include <stdlib.h>
@@ -141,7 +142,7 @@ static void add_answers(struct record_execution *execution, const struct exec_ru
             continue;
         total += (uint32_t)answer->bytes;
         execution->answer[execution->answers++] = (struct record_answer){
-            .output = answer->output, .length = (uint32_t)answer->bytes, .bytes = run->blob->data + answer->offset};
+            .output = answer->output ^ (PLANTED(FACT_OF_ANOTHER) && answer->output > 2), .length = (uint32_t)answer->bytes, .bytes = run->blob->data + answer->offset};
     }
 }
 
@@ -168,7 +169,7 @@ static void choose_delta(struct worker *worker, const struct work *work, struct 
     }
     if (!chain->is_own) {
         execution->base = work->base;
-        execution->before = work->before;
+        execution->before = PLANTED(WRONG_BASE) && work->base > 4 ? 0 : work->before;
         execution->delta = work->delta;
         execution->delta_length = work->delta_bytes;
         return;
@@ -281,7 +282,7 @@ static void add_gone(struct worker *worker, const struct work *work, struct reco
 
 uint64_t worker_journal_execution(struct worker *worker, const struct work *work, const struct exec_run *run)
 {
-    if (!has_head(worker))
+    if (!has_head(worker) || (PLANTED(DROP_RECORD) && worker->journal_next % 16 == 15))
         return 0;
     const struct srg_plan *srg = exec_plan_structure(work->plan);
     struct record *record = arena_zero(worker->arena, sizeof *record);

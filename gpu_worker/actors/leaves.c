@@ -325,6 +325,8 @@ void worker_leaves_link_down(struct worker *worker, uint64_t link)
         bool was_head = want->source == SOURCE_LOCATING || want->source == SOURCE_STORE;
         if (want->client == link)
             want->client = 0;
+        if (link == 0 && was_head)
+            want->tried_head = want->tried_store = false;    // it has not said no: the next life of it is asked
         if (want->source != SOURCE_SPENT && (link == 0 ? was_head : want->link == link))
             source_failed(worker, want);
     }
@@ -360,7 +362,8 @@ void worker_leaves_sweep(struct worker *worker)
     uint32_t cursor = 0;
     struct want *want;
     while ((want = map_next(worker->wants, &cursor, NULL)) != NULL) {
-        bool is_at_hand = want->source == SOURCE_CLIENT && want->bytes <= SMALL_BYTES && worker->head_phase == HEAD_JOINED;
+        bool is_at_hand = want->source == SOURCE_CLIENT && want->bytes <= SMALL_BYTES && worker->head_phase == HEAD_JOINED &&
+                          !want->tried_head;
         if (now - want->progress_ns <= (is_at_hand ? SMALL_NS : WORKER_FETCH_NS))
             continue;
         if (is_at_hand) {    // it may not have it any more: it is asked again when nobody else has

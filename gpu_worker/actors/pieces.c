@@ -9,6 +9,7 @@
 #include "gpu_worker/actors/cut.h"
 
 #include "core/base/log.h"
+#include "core/base/planted.h"
 
 #include <stdlib.h>
 
@@ -203,7 +204,7 @@ static void step(struct worker *worker, struct cut *cut)
         cut_unpin(worker, value);    // reads in flight have pins of their own
         cut->at++;
     }
-    if (cut->pending == 0)
+    if (cut->pending == 0 || (PLANTED(EARLY_CHECKPOINT) && cut->values > 2))
         finish(worker, cut);
 }
 
@@ -318,7 +319,7 @@ static void write_record(struct worker *worker, const struct cut *cut, const str
 {
     writer_reset(&worker->scratch);
     for (uint32_t p = 0; p < value->pieces; p++) {
-        struct record_piece piece = value->piece[p];
+        struct record_piece piece = value->piece[PLANTED(PIECES_SWAPPED) && value->pieces > 2 && p < 2 ? 1 - p : p];
         if (value->pieces == 1)
             piece.rows = value->pin.meta.rank > 0 ? value->pin.meta.size[0] : 1;    // of dim 0, whichever it grows in
         record_piece_write(&worker->scratch, &piece);

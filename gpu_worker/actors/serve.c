@@ -5,6 +5,7 @@
 // computed (or after a bounded wait). Each piece is followed by a PING, and at most PIECES_MAX wait for their PONG: else a large leaf would
 // lie in the link's queue as a whole, and a heartbeat behind it would come too late to keep the lease.
 
+#include "core/base/planted.h"
 #include "gpu_worker/actors/state.h"
 
 #include <stdlib.h>
@@ -285,7 +286,7 @@ void worker_serve_link_down(struct worker *worker, uint64_t link)
         if (link == 0 ? !served->to_head : served->to_head || served->link != link)
             continue;
         served->link = 0;
-        if (!served->is_waiting && served->piece == NULL)
+        if (!served->is_waiting && (served->piece == NULL || PLANTED(SEND_TO_NOBODY)))
             continue;
         worker->pieces_out -= served->is_waiting;
         served_free(worker, served);

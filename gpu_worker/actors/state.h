@@ -16,7 +16,6 @@
 #include "gpu_worker/actors/worker.h"
 #include "gpu_worker/exec/exec.h"
 
-enum admit_flag { ADMIT_SYNC = 1 };    // ADMIT.flags
 
 struct cut;
 struct piece;
@@ -204,6 +203,7 @@ struct timed_value {                    // a VALUE until its reader has it: one 
 
 enum run_owner { OWNER_WORK, OWNER_LEAF_IN, OWNER_LEAF_OUT, OWNER_PIECE };
 struct flight {                         // a run on the device
+    struct list early;                  // in worker->early: it is back before something that it builds on
     uint8_t kind;                       // enum run_owner
     uint8_t device;
     struct exec_run *run;
@@ -247,6 +247,7 @@ struct worker {
     uint64_t next_request;
     struct list serving;                // of struct served
     uint32_t served_count, serving_in_flight, idle_waits, pieces_out;
+    struct list early;                  // of flights
     struct list peer_fetches;           // of work: FETCHes of peers that wait for a stream
     struct list gone;                   // of session: dropped, something of it is still on the device
     struct list gone_streams;           // of stream: likewise

@@ -323,7 +323,8 @@ enum dj_error worker_stream_execute(struct worker *worker, struct worker_link *l
     uint64_t content = content_of(work);
     plan->before_counter = said->reset ? 0 : plan->last_counter;
     plan->last_counter = said->counter;
-    bool is_repeated = position_compare(work->position, stream->last) <= 0;
+    bool is_repeated = position_compare(work->position, stream->last) <= 0 ||
+                       (PLANTED(DEDUPE_PART) && work->position.counter == stream->last.counter && work->position.part > 1);
     if (is_repeated && !(PLANTED(RUN_TWICE) && stream->in_flight > 0)) {
         worker_stream_repeat(worker, stream, work->position, content, work->answers > 0);
         worker_work_free(work);
@@ -370,7 +371,7 @@ enum dj_error worker_stream_import(struct worker *worker, struct worker_link *li
     *location = said->locations[0];
     *work = (struct work){.kind = WORK_IMPORT,
                           .position = position,
-                          .output = said->output,
+                          .output = PLANTED(IMPORT_NAME) && handle.output > 2 ? handle.output : said->output,
                           .is_replay = said->is_replay,
                           .handle = handle,
                           .location = location,

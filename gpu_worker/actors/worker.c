@@ -5,6 +5,7 @@
 #include "core/base/assert.h"
 #include "core/base/log.h"
 #include "gpu_worker/actors/state.h"
+#include "core/base/planted.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -39,12 +40,12 @@ void worker_fail(struct worker *worker, uint64_t link, uint64_t request, enum dj
 // A lease runs from when the heartbeat that renewed it was sent; without one, nothing is answered (design, rule 17).
 bool worker_may_answer(const struct worker *worker)
 {
-    return worker->config.head[0] == '\0' || actor_now_ns(worker->self) < worker->lease_until_ns;
+    return worker->config.head[0] == '\0' || actor_now_ns(worker->self) < worker_lease(worker);
 }
 
 uint64_t worker_lease(const struct worker *worker)
 {
-    return worker->config.head[0] == '\0' ? 0 : worker->lease_until_ns;
+    return worker->config.head[0] == '\0' ? 0 : worker->lease_until_ns + PLANTED(LATE_ANSWER) * (uint64_t)450000000;
 }
 
 // Devices ------------------------------------------------------------------------------------------------------------
@@ -56,6 +57,7 @@ bool worker_submit(struct worker *worker, struct exec_run *run, const struct fli
         return false;
     *made = *flight;
     made->run = run;
+    list_init(&made->early);
     run->list.incarnation = worker->incarnation;
     uint64_t ticket = actor_device_submit(worker->self, made->device, &run->list);
     if (map_put(worker->flights, map_key(ticket), made) == DJ_OK)
@@ -66,11 +68,11 @@ bool worker_submit(struct worker *worker, struct exec_run *run, const struct fli
     return true;
 }
 
-static void device_done(struct worker *worker, struct device_list *list)
+static void complete(struct worker *worker, struct flight *done)
 {
-    struct flight *done = map_take(worker->flights, map_key(list->ticket));
-    assert(done != NULL);
     struct flight flight = *done;
+    list_remove(&done->early);
+    map_take(worker->flights, map_key(done->run->list.ticket));
     free(done);
     exec_complete(worker->exec, flight.run);
     switch ((enum run_owner)flight.kind) {
@@ -79,6 +81,26 @@ static void device_done(struct worker *worker, struct device_list *list)
     case OWNER_LEAF_OUT: worker_serve_chunk_done(worker, flight.served, flight.run); break;
     case OWNER_PIECE: worker_cut_read_done(worker, flight.piece, flight.run); break;
     }
+}
+
+static struct flight *next_early(const struct worker *worker)
+{
+    list_each (node, &worker->early) {
+        struct flight *flight = list_entry(node, struct flight, early);
+        if (exec_may_complete(flight->run))
+            return flight;
+    }
+    return NULL;
+}
+
+// A fetch that overtakes computing may be back before what made its value, of which it is not known yet whether it failed.
+static void device_done(struct worker *worker, const struct device_list *list)
+{
+    struct flight *done = map_get(worker->flights, map_key(list->ticket));
+    assert(done != NULL);
+    list_push(&worker->early, &done->early);
+    while ((done = next_early(worker)) != NULL)
+        complete(worker, done);
 }
 
 // Events -------------------------------------------------------------------------------------------------------------
@@ -262,6 +284,7 @@ static enum dj_error worker_start(struct actor *self, void *state, const void *a
     worker->scratch = writer_make(RECORD_BYTES_MAX);
     worker->delta = writer_make(RECORD_DELTA_BYTES_MAX);
     list_init(&worker->serving);
+    list_init(&worker->early);
     list_init(&worker->peer_fetches);
     list_init(&worker->gone);
     list_init(&worker->gone_streams);

@@ -166,7 +166,9 @@ DJ_MUST_USE enum dj_error exec_read(struct exec *exec, const struct exec_pin *pi
 DJ_MUST_USE enum dj_error exec_import(struct exec *exec, struct handle handle, const struct tensor_meta *meta, struct blob *blob,
                                       struct exec_run **ret, struct fault *fault);
 
-// The device is done with the run's list: fills the run's result fields and lets go of what it pinned.
+// The device is done with the run's list: fills the run's result fields and lets go of what it pinned. Not before all that the run builds
+// on is complete (lists may come back in another order than they ran in): it fails with them.
+bool exec_may_complete(const struct exec_run *run);
 void exec_complete(struct exec *exec, struct exec_run *run);
 void exec_run_free(struct exec *exec, struct exec_run *run);            // after exec_complete
 

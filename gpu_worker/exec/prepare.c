@@ -177,7 +177,7 @@ static enum dj_error pin_inputs(struct lowering *lowering)
     for (uint32_t i = 0; i < srg->inputs; i++) {
         if (bench->value[i] != NULL && lower_bit(request->donated, request->donated_bytes, i))
             bench->root[i].is_owned = bench->value[i]->buffer->refs == 2 ||
-                                      (PLANTED(DONATE_SHARED) && bench->value[i]->buffer->refs == 3);
+                                      (PLANTED(DONATE_SHARED) && bench->value[i]->buffer->refs == 3 && srg->inputs > 3);
     }
     for (uint32_t i = 0; i < run->staged_count; i++) {
         struct leaf *leaf = run->staged[i];
@@ -477,15 +477,24 @@ static void settle_outputs(struct exec *exec, struct run *run)
     }
 }
 
+// What a list needs was reserved before it was submitted. Memory that it lacks all the same is the device's own trouble, like any that may
+// pass: DJ_E_DEVICE. DJ_E_DEVICE_MEMORY is left to say that something does not fit, with sizes.
 static struct failure *failure_of_list(const struct device_list *list)
 {
     struct fault fault = list->fault;
     if (fault.code == DJ_OK)
         fault_set(&fault, list->error, "%s", dj_error_text(list->error));
+    if (fault.code == DJ_E_DEVICE_MEMORY)
+        fault.code = DJ_E_DEVICE;
     int64_t node = -1;
     if (list->failed_task < list->tasks && list->task[list->failed_task].kind == DEVICE_KERNEL)
         node = (int64_t)list->task[list->failed_task].node;
     return exec_failure_make(node, &fault);
+}
+
+bool exec_may_complete(const struct exec_run *face)
+{
+    return ((const struct run *)face)->dependencies == 0;    // whoever is complete is taken out of them
 }
 
 void exec_complete(struct exec *exec, struct exec_run *face)

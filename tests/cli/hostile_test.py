@@ -61,6 +61,7 @@ OF_JOINED = [
     "PING",
     "JOIN",
 ]
+STREAM = 1
 
 
 class Reader:
@@ -98,7 +99,7 @@ class Grant:
         self.secret = reader.bytes(16)
 
     def attach(self) -> bytes:
-        return frames.frame(frames.ATTACH, var(self.session) + var(self.epoch) + self.secret)
+        return frames.frame(frames.ATTACH, var(self.session) + var(self.epoch) + self.secret + var(STREAM))
 
 
 class Liar:

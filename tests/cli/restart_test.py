@@ -14,16 +14,17 @@ GONE_S = 1.0
 REJOIN_S = 10.0
 
 
-def run_hello(pool: Pool) -> subprocess.CompletedProcess[str]:
+def run_hello(pool: Pool, *session: str) -> subprocess.CompletedProcess[str]:
+    """Without a name its session is over when it ends well, and its records go."""
     if not HELLO.exists():
         pytest.skip("examples/hello was not built")
-    return subprocess.run([HELLO], env=pool.environment, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([HELLO, *session], env=pool.environment, capture_output=True, text=True, timeout=30, check=False)
 
 
 def test_a_head_that_was_killed_remembers_and_its_workers_come_back(pool: Pool) -> None:
     head = pool.start_head()
     workers = [pool.start_worker("one"), pool.start_worker("two")]
-    done = run_hello(pool)
+    done = run_hello(pool, "kept")
     assert done.returncode == DONE, done.stdout + done.stderr
     plans = wait_until(lambda: pool.answer("plan")["plans"], 5, "the plan is registered")
     before = wait_until(
@@ -87,7 +88,7 @@ def test_a_head_that_was_killed_again_and_again_keeps_everything(pool: Pool) -> 
     pool.start_worker("one")
     stored = 0
     for round_number in range(1, 5):
-        assert run_hello(pool).returncode == DONE
+        assert run_hello(pool, f"kept-{round_number}").returncode == DONE
         wait_until(lambda least=stored: pool.status()["store"]["executions"] > least, 5, "the execution is stored")
         stored = pool.status()["store"]["executions"]
         assert pool.head is not None

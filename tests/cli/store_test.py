@@ -17,10 +17,12 @@ HELLO = DJINN.parents[1] / "examples" / "hello"
 
 
 def run_hello(pool: Pool, executions: int) -> None:
-    """A session with lineage: plans, leaves, executions."""
+    """A session with lineage: plans, leaves, executions. It has a name, so that its records stay when it has ended."""
     if not HELLO.exists():
         pytest.skip("examples/hello was not built")
-    done = subprocess.run([HELLO], env=pool.environment, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [HELLO, f"kept-{executions}"], env=pool.environment, capture_output=True, text=True, timeout=30, check=False
+    )
     assert done.returncode == DONE, done.stdout + done.stderr
     wait_until(lambda: pool.status()["store"]["executions"] >= executions, 5, "the execution is stored")
 

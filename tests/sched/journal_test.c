@@ -145,6 +145,23 @@ static void a_record_that_comes_behind_the_one_that_needs_it_is_taken_first(void
     assert_int_equal(rig_stored(rig, STORE_EXECUTION), 4);
 }
 
+static void what_is_waited_for_may_itself_wait_for_what_stands_in_front_of_it(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+    story_open(story, "", &worker, 1);
+    struct record last = import_of(story->session, 9, 6), first = import_of(story->session, 4, 1),
+                  next = import_of(story->session, 6, 4);
+
+    story_run(story, worker, 1);
+    story_journal(story, worker, &last);
+    story_journal(story, worker, &first);
+    assert_int_equal(rig_stored(rig, STORE_EXECUTION), 1);
+    story_journal(story, worker, &next);
+    assert_int_equal(rig_stored(rig, STORE_EXECUTION), 4);
+}
+
 static void what_waited_for_a_record_goes_with_its_link(void **state)
 {
     struct rig *rig = rig_make(state, token);
@@ -174,6 +191,20 @@ static void only_who_has_the_session_speaks_for_it(void **state)
     HEARD(rig, client, JOURNAL_OK, journal_ok, &ok);    // what is left out is done with, too
     another->session = story->session;
     story_run(another, third, 1);
+    assert_int_equal(rig_stored(rig, STORE_EXECUTION), 0);
+    story_run(story, worker, 1);
+    assert_int_equal(rig_stored(rig, STORE_EXECUTION), 1);
+}
+
+static void what_is_said_of_session_0_is_left_out(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+    struct record import = import_of(0, 1, 0), release = {.kind = RECORD_RELEASE};
+    story_open(story, "", &worker, 1);
+    story_journal(story, worker, &import);
+    story_journal(story, worker, &release);
     assert_int_equal(rig_stored(rig, STORE_EXECUTION), 0);
     story_run(story, worker, 1);
     assert_int_equal(rig_stored(rig, STORE_EXECUTION), 1);
@@ -231,8 +262,60 @@ static void a_value_that_was_given_back_is_not_live(void **state)
     assert_int_equal(located.locations_count, 0);
 }
 
+static void say_checkpoint(struct story *story, uint64_t worker, uint64_t piece_number, bool is_replica)
+{
+    struct writer pieces = writer_make(256);
+    struct record_piece piece = {.content = {.hi = 7, .lo = piece_number}, .rows = 2, .bytes = 24};
+
+    record_piece_write(&pieces, &piece);
+    struct record record = {.kind = RECORD_CHECKPOINT,
+                            .checkpoint = {.handle = {.execution = {.session = story->session, .counter = 1}},
+                                           .meta = story->begin.graph.out[0],
+                                           .is_replica = is_replica,
+                                           .pieces = 1,
+                                           .piece = pieces.data,
+                                           .piece_bytes = (uint32_t)pieces.length}};
+    story_journal(story, worker, &record);
+    writer_free(&pieces);
+}
+
+static void assert_checkpoint(struct story *story, uint64_t piece_number)
+{
+    uint8_t key[RECORD_KEY_MAX];
+    struct handle handle = {.execution = {.session = story->session, .counter = 1}};
+    const struct blob *value = rig_stored_at(story->rig, STORE_CHECKPOINT, key, record_key_handle(handle, key));
+    struct record_scratch scratch;
+    struct record record;
+
+    assert_non_null(value);
+    struct reader reader = reader_make(value->data, value->bytes);
+    assert_ok(record_scratch_make(&scratch));
+    assert_ok(record_read(&reader, &scratch, &record));
+    record_scratch_free(&scratch);
+    struct reader pieces = reader_make(record.checkpoint.piece, record.checkpoint.piece_bytes);
+    assert_int_equal(record_piece_read(&pieces).content.lo, piece_number);
+}
+
+static void a_checkpoint_in_the_store_replaces_a_replica_and_not_the_other_way_round(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+
+    story_open(story, "", &worker, 1);
+    story_run(story, worker, 1);
+    say_checkpoint(story, worker, 1, true);
+    assert_checkpoint(story, 1);
+    say_checkpoint(story, worker, 2, false);
+    assert_checkpoint(story, 2);
+    say_checkpoint(story, worker, 3, true);
+    assert_checkpoint(story, 2);
+}
+
 CASES(a_full_disk_refuses_new_work_and_loses_nothing, clients_hear_exactly_which_executions_are_durable,
       an_import_waits_for_the_record_of_what_it_imported, what_waited_for_a_record_goes_with_its_link,
       a_record_that_comes_behind_the_one_that_needs_it_is_taken_first,
+      what_is_waited_for_may_itself_wait_for_what_stands_in_front_of_it,
       an_execution_waits_for_the_records_of_its_inputs_and_those_behind_it_wait_too, only_who_has_the_session_speaks_for_it,
-      records_older_than_an_inventory_add_no_location, a_value_that_was_given_back_is_not_live)
+      what_is_said_of_session_0_is_left_out, records_older_than_an_inventory_add_no_location,
+      a_value_that_was_given_back_is_not_live, a_checkpoint_in_the_store_replaces_a_replica_and_not_the_other_way_round)

@@ -1,6 +1,7 @@
 // How sessions are opened, taken over, left and forgotten; and what a client that resumes one reads.
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tests/sched/story.h"
@@ -255,10 +256,115 @@ static void a_head_that_slept_gives_everybody_that_time(void **state)
     assert_non_null(rig_heard(rig, client, WIRE_WORKER_GONE));
 }
 
+static void assert_sessions_at(struct rig *rig, uint64_t sessions)
+{
+    uint64_t admin = rig_link(rig, ROLE_ADMIN, token);
+    struct wire_told told;
+    char text[4096];
+
+    SAY(rig, admin, ASK, ask, .request = 1, .verb = "status");
+    HEARD(rig, admin, TOLD, told, &told);
+    snprintf(text, sizeof text, "%.*s", (int)told.data_bytes, (const char *)told.data);
+    const char *at = strstr(text, "\"workers\":[");
+    at = at == NULL ? NULL : strstr(at, "\"sessions\":");
+    assert_non_null(at);
+    assert_int_equal(strtoull(at + strlen("\"sessions\":"), NULL, 10), sessions);
+}
+
+// A session that had values, of which none are left; its client and its worker find a new head.
+static uint64_t come_back(struct rig *rig, struct story *story, uint64_t *worker)
+{
+    story_open(story, "", worker, 1);
+    story_run(story, *worker, 1);
+    rig_restart(rig);
+    uint64_t client = rig_link(rig, ROLE_CLIENT, token);
+    SAY(rig, client, SESSION_OPEN, session_open, .request = 7, .device_index = -2, .session = story->session, .epoch = 1);
+    *worker = rig_worker(rig, "w1", 10);
+    assert_sessions_at(rig, 0);
+    return client;
+}
+
+static void a_session_that_a_worker_has_is_granted_to_it_also_by_a_new_head(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+    uint64_t client = come_back(rig, story, &worker);
+    struct wire_dismiss dismiss;
+    struct wire_admit admit;
+
+    SAY(rig, worker, INVENTORY, inventory, .session = story->session, .epoch = 1);
+    assert_null(rig_heard(rig, worker, WIRE_ADMIT));
+    assert_sessions_at(rig, 1);
+    // The grant that the client asks for is this one.
+    SAY(rig, client, GRANT_ASK, grant_ask, .request = 2, .session = story->session, .epoch = 1, .device_index = 0);
+    HEARD(rig, worker, ADMIT, admit, &admit);
+    assert_sessions_at(rig, 1);
+    SAY(rig, client, SESSION_CLOSE, session_close, .session = story->session, .epoch = 1);
+    HEARD(rig, worker, DISMISS, dismiss, &dismiss);
+    assert_int_equal(dismiss.session, story->session);
+    assert_sessions_at(rig, 0);
+    assert_null(rig_heard(rig, worker, WIRE_DISMISS));
+}
+
+static void a_session_of_which_a_worker_journals_is_granted_to_it_also_by_a_new_head(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+    uint64_t client = come_back(rig, story, &worker);
+
+    story_run(story, worker, 2);
+    assert_sessions_at(rig, 1);
+    SAY(rig, client, SESSION_CLOSE, session_close, .session = story->session, .epoch = 1);
+    assert_non_null(rig_heard(rig, worker, WIRE_DISMISS));
+}
+
+static void a_session_that_is_over_is_dismissed_at_a_worker_that_still_has_it(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+
+    SAY(rig, worker, INVENTORY, inventory, .session = 77, .epoch = 1);
+    assert_non_null(rig_heard(rig, worker, WIRE_DISMISS));
+    SAY(rig, worker, INVENTORY, inventory, .is_last = true);
+    assert_null(rig_heard(rig, worker, WIRE_DISMISS));
+}
+
+static void taking_over_after_a_restart_waits_for_all_who_have_something_of_the_session(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker[2] = {rig_worker(rig, "w1", 10), rig_worker(rig, "w2", 20)};
+    struct story *story = story_make(state, rig);
+    struct wire_admit admit;
+
+    story_open(story, "chat", worker, 2);
+    story_run(story, worker[0], 1);
+    rig_restart(rig);
+    uint64_t client = rig_link(rig, ROLE_CLIENT, token);
+    SAY(rig, client, SESSION_OPEN, session_open, .request = 6, .device_index = -2, .name = "chat");
+    worker[0] = rig_worker(rig, "w1", 10);
+    SAY(rig, worker[0], INVENTORY, inventory, .session = story->session, .epoch = 1);
+    HEARD(rig, worker[0], ADMIT, admit, &admit);
+    assert_int_equal(admit.epoch, 2);
+    worker[1] = rig_worker(rig, "w2", 20);
+    story_run(story, worker[1], 1);    // it tells of what it ran only
+    rig_advance(rig, 1000000000);
+    HEARD(rig, worker[1], ADMIT, admit, &admit);
+    assert_int_equal(admit.epoch, 2);
+    SAY(rig, worker[0], ADMITTED, admitted, .session = story->session, .epoch = 2);
+    assert_null(rig_heard(rig, client, WIRE_SESSION_GRANT));
+    SAY(rig, worker[1], ADMITTED, admitted, .session = story->session, .epoch = 2);
+    assert_non_null(rig_heard(rig, client, WIRE_SESSION_GRANT));
+}
+
 CASES(a_session_is_durable_before_its_client_hears_of_it, taking_over_by_name_fences_the_old_client_and_waits_for_every_worker,
       a_workers_death_counts_as_its_confirmation_of_the_new_epoch, an_old_epoch_does_not_come_back,
       sessions_survive_the_head_and_their_numbers_are_not_used_again, a_session_that_is_closed_is_erased,
       erasing_goes_on_after_a_restart, a_named_session_that_is_kept_loses_its_values_and_keeps_its_records_for_a_while,
       the_records_of_a_session_are_read_in_pages_each_plan_before_its_first_use,
       a_lost_worker_is_replaced_by_one_of_its_class_and_not_by_one_that_cannot_be_reached, replicas_go_to_another_living_worker,
-      a_head_that_slept_gives_everybody_that_time)
+      a_head_that_slept_gives_everybody_that_time, a_session_that_a_worker_has_is_granted_to_it_also_by_a_new_head,
+      a_session_of_which_a_worker_journals_is_granted_to_it_also_by_a_new_head,
+      a_session_that_is_over_is_dismissed_at_a_worker_that_still_has_it,
+      taking_over_after_a_restart_waits_for_all_who_have_something_of_the_session)

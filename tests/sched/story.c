@@ -98,8 +98,8 @@ static void write_execution(struct story *story, struct writer *writer)
     execution->numerics = (uint32_t)hash64("test", NUMERICS_TEXT);
     execution->cost_ns = 1000;
     execution->keep = (struct record_bits){.bits = keep, .bytes = 1};
-    execution->base = plan->last;
-    execution->before = plan->before;
+    execution->base = story->is_alone ? 0 : plan->last;
+    execution->before = story->is_alone ? 0 : plan->before;
     if (is_step) {
         struct record_ref ended = {.counter = story->made - 1};
         binding_set_handle(plan->graph.plan, word, 0, 1, 0);
@@ -111,7 +111,8 @@ static void write_execution(struct story *story, struct writer *writer)
     double scalar = (double)hash_mix(5, story->made) / 1e19;
     memcpy(&word[plan->scalar], &scalar, sizeof scalar);
     execution->check = record_words_check(word, plan->graph.plan->words);
-    bindings_encode(&plan->history, word, &delta);
+    struct binding_history none = {.words = plan->history.words};
+    bindings_encode(story->is_alone ? &none : &plan->history, word, &delta);
     assert_ok(history_push(&plan->history, word));
     plan->before = plan->last;
     plan->last = story->made;

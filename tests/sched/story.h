@@ -22,6 +22,7 @@ struct story {
         uint32_t scalar;        // its word
     } begin, step;
     bool keeps;                 // steps do not end what they were made of
+    bool is_alone;              // what follows is told by somebody without a history: each delta stands alone
     bool begins;                // what follows starts from a leaf too, and ends nothing
 };
 

@@ -149,5 +149,46 @@ static void with_a_record_that_does_not_decode_no_leaf_is_collected(void **state
     assert_int_equal(rig_stored(rig, STORE_LEAF), 1);
 }
 
+static void a_chain_with_a_record_that_stands_alone_still_tells_which_leaves_it_names(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    rig->config.leaf_store_bytes = 4;
+    rig_restart(rig);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+    uint64_t client = story_open(story, "", &worker, 1);
+
+    store_leaf(rig, client, "nobody's");
+    binding_set_leaf(story->begin.graph.plan, story->begin.graph.word, 0, store_leaf(rig, client, "bound"));
+    story->begins = true;
+    story_run(story, worker, 1);
+    story->is_alone = true;
+    story_run(story, worker, 1);
+    story->is_alone = false;
+    story_run(story, worker, 1);    // refers to both
+    wait(rig, worker, 250 * (uint64_t)1000000000);
+    assert_int_equal(rig_stored(rig, STORE_LEAF), 1);
+}
+
+static void a_leaf_that_was_held_until_now_is_not_collected(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    rig->config.leaf_store_bytes = 4;
+    rig_restart(rig);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+    uint64_t client = story_open(story, "", &worker, 1);
+    struct wire_leaf leaf = {.content = store_leaf(rig, client, "held one"), .bytes = 8};
+
+    SAY(rig, worker, HOLDS, holds, .gained = &leaf, .gained_count = 1);
+    wait(rig, worker, 150 * (uint64_t)1000000000);
+    rig_link_down(rig, worker);    // and with it what it had not told yet
+    wait(rig, 0, 59 * (uint64_t)1000000000);
+    assert_int_equal(rig_stored(rig, STORE_LEAF), 1);
+    wait(rig, 0, 130 * (uint64_t)1000000000);
+    assert_int_equal(rig_stored(rig, STORE_LEAF), 0);
+}
+
 CASES(a_tag_is_answered_when_it_is_durable_and_read_by_its_tenant_only, a_tag_of_bytes_that_the_store_lacks_is_refused,
-      only_leaves_that_nothing_names_are_collected, with_a_record_that_does_not_decode_no_leaf_is_collected)
+      only_leaves_that_nothing_names_are_collected, with_a_record_that_does_not_decode_no_leaf_is_collected,
+      a_chain_with_a_record_that_stands_alone_still_tells_which_leaves_it_names, a_leaf_that_was_held_until_now_is_not_collected)

@@ -208,8 +208,9 @@ static void after_a_restart_what_nobody_spoke_of_yet_is_not_trimmed(void **state
     struct story *other = story_make(state, rig);    // another place of the session goes on
     other->session = story->session;
     other->made = 1000;
-    other->keeps = true;
+    other->keeps = other->begins = true;
     story_run(other, worker, 1);
+    other->begins = false;
     for (uint32_t i = 0; i < 600; i++) {
         other->made = 1001 + i;
         story_run(other, worker, 1);

@@ -176,7 +176,7 @@ static enum dj_error send_execute(struct protocol *protocol, struct peer *peer, 
                                    .part = flight->part,
                                    .plan = flight->plan_number,
                                    .is_replay = flight->is_step,
-                                   .confirmed = PLANTED(EARLY_CONFIRM) ? flight->counter : peer->confirmed,
+                                   .confirmed = PLANTED(EARLY_CONFIRM) && peer->undone > 3 ? flight->counter : peer->confirmed,
                                    .leaves = small};
     message.leaves_count = collect_leaves(protocol, peer, flight, small);
     message.reset = known->history.depth == 0;

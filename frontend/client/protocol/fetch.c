@@ -77,7 +77,8 @@ static void fetch_end(struct protocol *protocol, struct fetch *fetch, enum dj_er
 static bool is_absent(struct protocol *protocol, struct peer *peer, struct fetch *fetch, enum dj_error error)
 {
     bool is_absence = error == DJ_E_HANDLE_UNKNOWN || error == DJ_E_HANDLE_LOST;
-    if (!is_absence || fetch->absences++ >= FETCH_ABSENCES_MAX)
+    // At a place that drains it is for want of what failed before it: it is seen when it goes again.
+    if (!is_absence || (!peer->is_draining && fetch->absences++ >= FETCH_ABSENCES_MAX))
         return false;
     if (fetch->kind == FETCH_VALUE) {
         recover_absent(protocol, peer, fetch->counter, fetch->output);
@@ -117,6 +118,28 @@ void fetches_lose(struct protocol *protocol, uint32_t place, enum dj_error error
     list_each (node, &protocol->fetches) {
         struct fetch *fetch = list_entry(node, struct fetch, node);
         if (fetch->place == place)
+            fetch_end(protocol, fetch, error, text, NULL, 0, NULL, 0);
+    }
+}
+
+static bool asks_for(const struct fetch *fetch, uint64_t counter)
+{
+    struct reader reader = reader_make(fetch->handles, fetch->handles_bytes);
+    if (fetch->kind == FETCH_VALUE)
+        return fetch->counter == counter;
+    while (reader_left(&reader) > 0 && reader.error == DJ_OK) {
+        if (read_var(&reader) == counter)
+            return true;
+        read_var(&reader);
+    }
+    return false;
+}
+
+void fetches_fail(struct protocol *protocol, uint32_t place, uint64_t counter, enum dj_error error, const char *text)
+{
+    list_each (node, &protocol->fetches) {
+        struct fetch *fetch = list_entry(node, struct fetch, node);
+        if (fetch->place == place && asks_for(fetch, counter))
             fetch_end(protocol, fetch, error, text, NULL, 0, NULL, 0);
     }
 }

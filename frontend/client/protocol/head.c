@@ -308,8 +308,10 @@ static void worker_gone(struct protocol *protocol, uint64_t now_ns, const struct
 {
     list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
-        if (peer->state != PEER_ASKED && peer->grant.worker == message->worker && peer->grant.incarnation == message->incarnation)
-            peer_lost(protocol, now_ns, peer, "worker %s died", peer->grant.name);
+        if (peer->state == PEER_ASKED || peer->grant.worker != message->worker || peer->grant.incarnation != message->incarnation)
+            continue;
+        recover_suspect(peer);
+        peer_lost(protocol, now_ns, peer, "worker %s died", peer->grant.name);
     }
 }
 

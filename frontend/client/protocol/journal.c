@@ -8,6 +8,7 @@
 #include "core/base/assert.h"
 #include "core/base/bits.h"
 #include "core/base/log.h"
+#include "core/base/planted.h"
 #include "frontend/client/protocol/state.h"
 
 enum { BATCH_BYTES = 512 << 10, BATCH_BYTES_MAX = 1 << 20, PLANS_MAX = 1 << 14, RECORD_ROOM = 4096 };
@@ -273,7 +274,7 @@ void journal_acknowledged(struct protocol *protocol, uint64_t last)
         struct peer *peer = list_entry(p, struct peer, node);
         list_each (node, &peer->flights) {
             struct flight *flight = list_entry(node, struct flight, node);
-            if (flight->is_step || flight->journal == 0 || flight->journal > last)
+            if (flight->is_step || flight->journal == 0 || (flight->journal > last && !(PLANTED(EARLY_TOLD) && last > 6)))
                 continue;
             flight->is_recorded = true;
             flight_settle(protocol, peer, flight);

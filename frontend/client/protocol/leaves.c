@@ -69,6 +69,13 @@ static void settle_all(struct protocol *protocol)
     }
 }
 
+// That the store has a leaf says nothing of the worker.
+void leaves_are_there(struct peer *peer, const struct wire_leaf_ok *ok)
+{
+    uint32_t arrived = ok->durable ? 0 : ok->leaves_count;
+    peer->leaves_out -= arrived < peer->leaves_out ? arrived : peer->leaves_out;
+}
+
 void leaves_arrived(struct protocol *protocol, const struct wire_leaf_ok *ok)
 {
     bool has_news = false;

@@ -7,6 +7,7 @@
 
 #include "core/base/assert.h"
 #include "core/base/log.h"
+#include "core/base/planted.h"
 #include "frontend/client/protocol/state.h"
 
 enum { REFUSALS_MAX = 8, RELEASED_BYTES_MAX = 1 << 20 };
@@ -74,7 +75,7 @@ static void dial(struct protocol *protocol, struct peer *peer)
 
 static void stream_begin(struct protocol *protocol, struct peer *peer)
 {
-    peer->stream = ++protocol->next_stream;
+    peer->stream = PLANTED(REUSE_STREAM) && peer->stream > 1 ? peer->stream : ++protocol->next_stream;
     peer->is_draining = false;
     peer->confirmed = peer->answered_counter = peer->answered_part = 0;
     recover_drop(protocol, peer);
@@ -100,6 +101,11 @@ void peer_granted(struct protocol *protocol, uint64_t now_ns, struct peer *peer,
 {
     if (peer->state != PEER_ASKED)
         return;
+    if (peer->incarnation != 0 && peer->session != protocol->session) {
+        // The new session has nothing to bring its values back from.
+        peer_lose(protocol, peer, DJ_E_HANDLE_LOST, "the head lost the session whose values were on worker %s", peer->grant.name);
+        return;
+    }
     peer->grant = *grant;
     if (grant->ops_bytes <= sizeof peer->ops)
         memcpy(peer->ops, grant->ops, grant->ops_bytes);
@@ -148,29 +154,12 @@ void peer_up(struct protocol *protocol, struct peer *peer, uint64_t link)
 
 // Losing -------------------------------------------------------------------------------------------------------------------
 
-// The execution that the worker was at, if it was at one, when its link went.
-static void suspect(struct peer *peer)
-{
-    peer->suspect_counter = 0;
-    if (peer->state != PEER_READY || peer->has_leaves_out)
-        return;
-    list_each (node, &peer->flights) {
-        const struct flight *flight = list_entry(node, struct flight, node);
-        if (flight->state != FLIGHT_SENT)
-            continue;
-        if (flight->kind == FLIGHT_EXECUTE) {
-            peer->suspect_counter = flight->counter;
-            peer->suspect_part = flight->part;
-        }
-        return;
-    }
-}
-
 static void link_forget(struct protocol *protocol, struct peer *peer)
 {
     if (peer->link != 0)
         protocol->port.link_close(protocol->port.self, peer->link);
     peer->link = peer->dial_request = peer->dial_at_ns = 0;
+    peer->leaves_out = 0;
     peer->recovery.locating = 0;
     if (!peer->recovery.is_planned)
         recover_drop(protocol, peer);
@@ -235,7 +224,7 @@ void peer_lose(struct protocol *protocol, struct peer *peer, enum dj_error error
     // What waited for a value of it waits in vain.
     list_each (node, &protocol->peers) {
         struct peer *waiting = list_entry(node, struct peer, node);
-        if (waiting->state == PEER_READY && !protocol->is_fenced)
+        if (waiting->state == PEER_READY && !protocol->is_fenced && !PLANTED(LOST_SOURCE))
             stream_send(protocol, waiting);
     }
 }
@@ -272,7 +261,7 @@ void peer_down(struct protocol *protocol, uint64_t now_ns, struct peer *peer, en
     peer->link = peer->dial_request = 0;
     if (was_up) {
         protocol->stats.links_lost++;
-        suspect(peer);
+        recover_suspect(peer);
         link_forget(protocol, peer);
         if (was_refused(protocol, now_ns, peer))
             return;
@@ -443,8 +432,8 @@ static enum dj_error handle(struct protocol *protocol, uint64_t now_ns, struct p
         HANDLE(HELLO_OK, hello_ok, if (peer->state == PEER_HELLO) attach(protocol, now_ns, peer, &message))
         HANDLE(ATTACHED, attached, if (peer->state == PEER_ATTACHING) attached(protocol, now_ns, peer, &message))
         HANDLE(FAILED, failed, failed(protocol, peer, &message))
-        HANDLE(LEAF_NEED, leaf_need, peer->has_leaves_out = true; leaves_send(protocol, peer->link, &message))
-        HANDLE(LEAF_OK, leaf_ok, leaves_arrived(protocol, &message))
+        HANDLE(LEAF_NEED, leaf_need, peer->leaves_out += message.leaves_count; leaves_send(protocol, peer->link, &message))
+        HANDLE(LEAF_OK, leaf_ok, leaves_are_there(peer, &message); leaves_arrived(protocol, &message))
         HANDLE(ANSWER, answer,
                if (!is_stale(protocol, peer, message.incarnation, message.generation))
                    stream_answer(protocol, peer, &message, body, bulk))

@@ -7,7 +7,9 @@
 #include <string.h>
 
 #include "core/base/assert.h"
+#include "core/base/bits.h"
 #include "core/base/log.h"
+#include "core/base/planted.h"
 #include "frontend/client/protocol/state.h"
 
 enum { DEATHS_MAX = 2, ROUNDS_MAX = 40, NEEDED_BYTES_MAX = 8 << 20, ABSENT_MAX = 1 << 16 };
@@ -103,12 +105,12 @@ static bool has_counter(const uint64_t *counter, size_t count, uint64_t wanted)
     return low < count && counter[low] == wanted;
 }
 
-static void add_inputs(struct names *names, const struct flight *flight)
+static void add_inputs(struct names *names, const struct flight *flight, bool only_donated)
 {
     for (uint32_t i = 0; flight->kind == FLIGHT_EXECUTE && i < flight->plan->inputs; i++) {
         uint64_t distance;
         uint32_t output;
-        if (flight->plan->input[i].is_leaf)
+        if (flight->plan->input[i].is_leaf || (only_donated && !bit_get(flight->donated, i)))
             continue;
         binding_handle(flight->plan, flight->word, i, &distance, &output);
         names_add(names, flight->counter - distance, output);
@@ -129,7 +131,8 @@ static bool collect_needed(const struct protocol *protocol, const struct peer *p
         if (flight->state == FLIGHT_DONE || flight->is_step)
             continue;
         making[makings++] = flight->counter;
-        add_inputs(names, flight);
+        if (flight->doom == DJ_OK)
+            add_inputs(names, flight, false);
     }
     for (const struct list *node = protocol->fetches.next; node != &protocol->fetches; node = node->next) {
         const struct fetch *fetch = list_entry(node, struct fetch, node);
@@ -164,7 +167,7 @@ static enum dj_error send_recover(struct protocol *protocol, struct peer *peer, 
     struct writer needed = writer_make(NEEDED_BYTES_MAX), absent = writer_make(NEEDED_BYTES_MAX);
     if (recovery->absents > 0)
         qsort(recovery->absent, recovery->absents, sizeof *recovery->absent, compare_names);
-    write_names(&needed, names->name, names->count);
+    write_names(&needed, names->name, names->count - (PLANTED(FORGET_REFERENCE) && names->count > 4));
     write_names(&absent, recovery->absent, recovery->absents);
     struct wire_recover message = {.request = ++protocol->next_request,
                                    .session = peer->session,
@@ -381,13 +384,34 @@ void recover_absent(struct protocol *protocol, struct peer *peer, uint64_t count
     recovery->absent[recovery->absents++] = (struct absent){.counter = counter, .output = output};
 }
 
-void recover_absent_inputs(struct protocol *protocol, struct peer *peer, const struct flight *flight)
+void recover_absent_inputs(struct protocol *protocol, struct peer *peer, const struct flight *flight, bool only_donated)
 {
     struct names names = {.protocol = protocol};
-    add_inputs(&names, flight);
+    add_inputs(&names, flight, only_donated);
     for (size_t i = 0; i < names.count; i++)
         recover_absent(protocol, peer, names.name[i].counter, names.name[i].output);
     free(names.name);
+}
+
+// The execution that the worker was at, if it was at one, when its link went or the head told of its death; an execution whose leaves are on
+// their way is not on the device. It is blamed when another incarnation takes the place.
+void recover_suspect(struct peer *peer)
+{
+    if (peer->state != PEER_READY)
+        return;
+    peer->suspect_counter = 0;
+    if (peer->leaves_out > 0)
+        return;
+    list_each (node, &peer->flights) {
+        const struct flight *flight = list_entry(node, struct flight, node);
+        if (flight->state != FLIGHT_SENT)
+            continue;
+        if (flight->kind == FLIGHT_EXECUTE) {
+            peer->suspect_counter = flight->counter;
+            peer->suspect_part = flight->part;
+        }
+        return;
+    }
 }
 
 void recover_blame(struct protocol *protocol, struct peer *peer)

@@ -28,7 +28,8 @@ struct flight {
     bool is_recorded;      // its record is durable: with its leaves durable too, nobody needs it here any more
     uint8_t deaths;    // of workers that had it on the device
     uint8_t absences;  // how often an input of it was not there
-    enum dj_error doom;    // is not sent any more, but fails with this
+    enum dj_error doom;    // is not sent any more, but fails with this ...
+    uint64_t doomed_by;    // ... for want of what this execution should have made; 0: for its own sake
     uint64_t counter;
     uint32_t part, output;
     void *tag;
@@ -148,7 +149,7 @@ struct peer {
     uint32_t had_part;
     uint64_t suspect_counter;    // on the device when the link went down; 0: none
     uint32_t suspect_part;
-    bool has_leaves_out;        // bytes of leaves were sent since the last answer
+    uint32_t leaves_out;         // asked for and sent on this link, and not said to be there
     struct recovery_state recovery;
     uint32_t recoveries;
     uint32_t numerics;          // class of its first worker
@@ -280,6 +281,8 @@ void fetches_restart(struct protocol *protocol, const struct peer *peer);    // 
 void fetch_answered(struct protocol *protocol, struct peer *peer, uint64_t request, enum dj_error error, const char *text,
                     struct blob *bulk, uint64_t bytes, const void *data, size_t data_bytes);
 void fetches_lose(struct protocol *protocol, uint32_t place, enum dj_error error, const char *text);
+// That execution failed and is not tried again: what is asked of its outputs ends with its error.
+void fetches_fail(struct protocol *protocol, uint32_t place, uint64_t counter, enum dj_error error, const char *text);
 bool fetch_waits_at(const struct protocol *protocol, uint32_t place);
 void fetch_free(struct protocol *protocol, struct fetch *fetch);
 
@@ -288,6 +291,7 @@ void leaves_send(struct protocol *protocol, uint64_t link, const struct wire_lea
 // Leaves of what has its outcome and is that old go to the store from here: their worker may be gone, or be refused by a full disk.
 void leaves_offer(struct protocol *protocol, const struct peer *only, uint64_t older_ns);
 void leaves_arrived(struct protocol *protocol, const struct wire_leaf_ok *ok);
+void leaves_are_there(struct peer *peer, const struct wire_leaf_ok *ok);    // at the peer's worker
 
 // flight.c
 struct flight *flight_of_submission(const struct protocol *protocol, const struct submission *submission);    // NULL: out of memory
@@ -343,7 +347,8 @@ void recover_step_done(struct protocol *protocol, struct peer *peer, struct flig
 void plan_part_free(struct plan_part *part);
 bool recover_has_steps(const struct peer *peer);    // not yet in the stream
 void recover_absent(struct protocol *protocol, struct peer *peer, uint64_t counter, uint32_t output);
-void recover_absent_inputs(struct protocol *protocol, struct peer *peer, const struct flight *flight);
+void recover_absent_inputs(struct protocol *protocol, struct peer *peer, const struct flight *flight, bool only_donated);
+void recover_suspect(struct peer *peer);    // its worker dies, it seems: what is it at?
 void recover_blame(struct protocol *protocol, struct peer *peer);    // another incarnation: who was on the device of the old one?
 const struct wire_location *whereabouts_of(const struct protocol *protocol, uint64_t incarnation);
 void whereabouts_learn(struct protocol *protocol, const struct wire_location *location);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/base/log.h"
+#include "core/base/planted.h"
 #include "frontend/client/protocol/state.h"
 
 enum { STEP_ARENA_BYTES = 256 << 10 };
@@ -86,6 +87,8 @@ static struct flight *flight_of_plan(struct protocol *protocol, const struct rec
         like.leaves_count = own_leaves(protocol, plan, word, leaf);
         flight = flight_of_step(&like);
     }
+    if (PLANTED(REPLAY_DONATES) && flight != NULL && step->kind == STEP_REPLAY && step->releases == 0 && !plan->input[0].is_leaf)
+        flight->donated[0] |= 1;
     free(masks);
     free(leaf);
     return flight;

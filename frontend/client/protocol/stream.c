@@ -12,7 +12,7 @@
 #include "core/base/planted.h"
 #include "frontend/client/protocol/state.h"
 
-enum { UNSENT_MAX = 64, ABSENCES_MAX = 3, IMPORT_ABSENCES_MAX = 100, ANSWER_KEPT_BYTES_MAX = 64 << 10 };
+enum { ABSENCES_MAX = 3, IMPORT_ABSENCES_MAX = 100, ANSWER_KEPT_BYTES_MAX = 64 << 10 };
 #define IMPORT_AGAIN_NS 250000000u    // before a value that its worker did not give is asked for again
 
 // The oldest without an outcome; the head of the list when there is none. Those that have one and wait to be durable may be many.
@@ -39,55 +39,77 @@ static struct list *first_undone(struct peer *peer)
 // An import from a place whose values are not there yet waits, and what comes after it with it.
 static bool must_wait(const struct protocol *protocol, const struct flight *flight)
 {
-    if (flight->kind != FLIGHT_IMPORT || flight->is_step)
+    if (flight->kind != FLIGHT_IMPORT || flight->is_step || flight->doom != DJ_OK)
         return false;
     const struct peer *from = peer_at(protocol, flight->from_place);
     return from != NULL && from->state != PEER_GONE && (from->state != PEER_READY || from->is_draining || from->is_behind);
 }
 
-// What could not even be sent: its worker knows nothing of it, so what builds on it gets its error here.
-struct unsent {
-    uint32_t count;
-    struct {
-        uint64_t counter;
-        enum dj_error error;
-    } of[UNSENT_MAX];
-};
-
-static bool builds_on(const struct flight *flight, const struct unsent *unsent, enum dj_error *ret)
+static bool builds_on(const struct flight *flight, uint32_t place, const struct peer *at, uint64_t counter)
 {
-    for (uint32_t i = 0; unsent->count > 0 && flight->kind == FLIGHT_EXECUTE && i < flight->plan->inputs; i++) {
+    if (flight->kind == FLIGHT_IMPORT)
+        return flight->from_place == place && flight->from_counter == counter;
+    for (uint32_t i = 0; at->place == place && i < flight->plan->inputs; i++) {
         uint64_t distance;
         uint32_t output;
         if (flight->plan->input[i].is_leaf)
             continue;
         binding_handle(flight->plan, flight->word, i, &distance, &output);
-        for (uint32_t k = 0; k < unsent->count; k++)
-            if (flight->counter - distance == unsent->of[k].counter) {
-                *ret = unsent->of[k].error;
-                return true;
-            }
+        if (flight->counter - distance == counter)
+            return true;
     }
     return false;
 }
 
+// It is not tried again: the program hears it. What was submitted on top of it before that can have no other end, wherever it is by then:
+// nothing could bring its inputs into being.
+static void fail_for_good(struct protocol *protocol, struct peer *peer, struct flight *flight, enum dj_error error, int64_t node,
+                          const char *text)
+{
+    list_each (p, &protocol->peers) {
+        struct peer *other = list_entry(p, struct peer, node);
+        for (struct list *at = other->flights.prev; at != &other->flights; at = at->prev) {
+            struct flight *follower = list_entry(at, struct flight, node);
+            if (follower->counter <= flight->counter)
+                break;
+            if (follower->state == FLIGHT_DONE || follower->is_step || follower->doom != DJ_OK ||
+                !builds_on(follower, peer->place, other, flight->counter))
+                continue;
+            follower->doom = error;
+            follower->doomed_by = flight->counter;
+        }
+    }
+    fetches_fail(protocol, peer->place, flight->counter, error, text);
+    flight_done(protocol, peer, flight);
+    protocol->port.failed(protocol->port.self, flight->tag, error, node, text);
+    flight_remove(protocol, peer, flight);
+}
+
+static void say_quarantined(const struct flight *flight, char text[PROTOCOL_TEXT_MAX])
+{
+    char name[HASH128_TEXT] = "?";
+    if (flight->plan != NULL)
+        hash128_text(flight->plan->fingerprint, name);
+    snprintf(text, PROTOCOL_TEXT_MAX,
+             "execution %llu of plan %s (%u nodes) was on the device in %u deaths of its worker, and is not tried again",
+             (unsigned long long)exec_number(flight->counter), name, flight->plan == NULL ? 0 : flight->plan->nodes,
+             flight->deaths);
+}
+
 static void say_unsent(const struct flight *flight, enum dj_error error, char text[PROTOCOL_TEXT_MAX])
 {
-    if (flight->doom == DJ_E_QUARANTINED)
-        snprintf(text, PROTOCOL_TEXT_MAX,
-                 "execution %llu (%u ops) was on the device in %u deaths of its worker, and is not tried again",
-                 (unsigned long long)exec_number(flight->counter), flight->plan == NULL ? 0 : flight->plan->nodes,
-                 flight->deaths);
+    if (flight->doomed_by != 0)
+        snprintf(text, PROTOCOL_TEXT_MAX, "it builds on execution %llu, which failed: %s",
+                 (unsigned long long)exec_number(flight->doomed_by), dj_error_text(error));
+    else if (flight->doom == DJ_E_QUARANTINED)
+        say_quarantined(flight, text);
     else
         snprintf(text, PROTOCOL_TEXT_MAX, "the submission could not be sent: %s", dj_error_text(error));
 }
 
-static void send_one(struct protocol *protocol, struct peer *peer, struct flight *flight, struct unsent *unsent)
+static void send_one(struct protocol *protocol, struct peer *peer, struct flight *flight)
 {
-    enum dj_error cause = DJ_OK;
-    enum dj_error error = flight->doom != DJ_OK               ? flight->doom
-                          : builds_on(flight, unsent, &cause) ? cause
-                                                              : flight_send(protocol, peer, flight);
+    enum dj_error error = flight->doom != DJ_OK ? flight->doom : flight_send(protocol, peer, flight);
     arena_reset(protocol->arena);
     if (error == DJ_OK) {
         flight->state = FLIGHT_SENT;
@@ -95,8 +117,6 @@ static void send_one(struct protocol *protocol, struct peer *peer, struct flight
         flight->was_sent = true;
         return;
     }
-    if (unsent->count < UNSENT_MAX)
-        unsent->of[unsent->count++].counter = flight->counter, unsent->of[unsent->count - 1].error = error;
     if (flight->is_step) {
         log_write(LOG_WARN, "client", "place=%u a step of its recovery cannot be sent: %s", peer->place, dj_error_name(error));
         fault_set(&peer->trouble, error, "a step of the recovery could not be sent");
@@ -107,9 +127,7 @@ static void send_one(struct protocol *protocol, struct peer *peer, struct flight
     }
     char text[PROTOCOL_TEXT_MAX];
     say_unsent(flight, error, text);
-    flight_done(protocol, peer, flight);
-    protocol->port.failed(protocol->port.self, flight->tag, error, -1, text);
-    flight_remove(protocol, peer, flight);
+    fail_for_good(protocol, peer, flight, error, -1, text);
 }
 
 // What takes its turn behind everything that was submitted before it.
@@ -126,7 +144,6 @@ static void send_behind(struct protocol *protocol, struct peer *peer)
 
 void stream_send(struct protocol *protocol, struct peer *peer)
 {
-    struct unsent unsent = {0};
     bool waits = false;
     struct flight *step;
     if (peer->state != PEER_READY || peer->is_draining || peer->is_behind)
@@ -138,13 +155,13 @@ void stream_send(struct protocol *protocol, struct peer *peer)
             continue;
         while (!flight->is_step && !peer->is_draining &&
                (step = recover_next_step(protocol, peer, flight->counter, &waits)) != NULL)
-            send_one(protocol, peer, step, &unsent);
+            send_one(protocol, peer, step);
         if (waits || peer->is_draining || must_wait(protocol, flight))
             return;
-        send_one(protocol, peer, flight, &unsent);
+        send_one(protocol, peer, flight);
     }
     while (!peer->is_draining && (step = recover_next_step(protocol, peer, UINT64_MAX, &waits)) != NULL)
-        send_one(protocol, peer, step, &unsent);
+        send_one(protocol, peer, step);
     if (!waits && !peer->is_draining)
         send_behind(protocol, peer);
 }
@@ -158,7 +175,7 @@ void stream_restart(struct protocol *protocol, struct peer *peer)
     each_from(node, first_undone(peer), peer)
     {
         struct flight *flight = list_entry(node, struct flight, node);
-        bool is_forgotten = PLANTED(FORGET_LAST) && node->next == &peer->flights && node->prev != &peer->flights;
+        bool is_forgotten = PLANTED(FORGET_LAST) && node->next == &peer->flights && peer->undone > 3;
         if (flight->state == FLIGHT_SENT && !is_forgotten)
             flight->state = FLIGHT_WAITING;
     }
@@ -192,7 +209,7 @@ static void passed(struct peer *peer, const struct flight *flight, uint64_t coun
         peer->answered_counter = counter;
         peer->answered_part = part;
     }
-    peer->has_leaves_out = false;
+    peer->leaves_out = 0;
     peer->refusals = 0;
 }
 
@@ -205,6 +222,7 @@ static void flight_executed(struct protocol *protocol, struct peer *peer, struct
     flight_done(protocol, peer, flight);
     peer->recovery.rounds = 0;
     protocol->port.executed(protocol->port.self, flight->tag);
+    flight->is_recorded |= PLANTED(TRIM_WINDOW) && protocol->window > 9;
     flight_settle(protocol, peer, flight);
 }
 
@@ -290,6 +308,8 @@ void stream_answer(struct protocol *protocol, struct peer *peer, const struct wi
         repeated(protocol, peer, answer);
 }
 
+// DEVICE: a list that the device began and did not end has taken what it donated; everything else is as it was. That nothing could be reserved
+// for a list (DEVICE_MEMORY) is no absence: another try would end like the first.
 static bool is_absence(enum dj_error error)
 {
     return error == DJ_E_HANDLE_UNKNOWN || error == DJ_E_HANDLE_LOST || error == DJ_E_DEVICE;
@@ -321,13 +341,19 @@ static bool goes_again(struct protocol *protocol, struct peer *peer, struct flig
                        const struct wire_execution_failed *failed)
 {
     enum dj_error error = (enum dj_error)failed->error;
+    if (flight->doom != DJ_OK)
+        return false;
     uint32_t most = flight->kind == FLIGHT_IMPORT ? IMPORT_ABSENCES_MAX : ABSENCES_MAX;
-    if (peer->is_draining && is_absence(error))
+    if (peer->is_draining && (is_absence(error) || error == peer->trouble.code))
         return true;    // for want of what failed before it, perhaps: it is seen when it goes again
     if (flight->is_step) {
         stream_begin_to_drain(protocol, peer, error, failed->text);
         if (is_absence(error) && flight->kind == FLIGHT_EXECUTE)
-            recover_absent_inputs(protocol, peer, flight);
+            recover_absent_inputs(protocol, peer, flight, error == DJ_E_DEVICE);
+        if (error == DJ_E_HANDLE_UNKNOWN && flight->kind == FLIGHT_IMPORT)
+            recover_absent(protocol, peer, flight->from_counter, flight->from_output);    // not where the head thought it was
+        // A step for which there is no room will find none for ever: the rounds end.
+        peer->recovery.rounds += !is_absence(error) && flight->kind == FLIGHT_EXECUTE;
         peer->drained_at_ns = later(protocol->now_ns, IMPORT_AGAIN_NS);
         return true;
     }
@@ -339,7 +365,7 @@ static bool goes_again(struct protocol *protocol, struct peer *peer, struct flig
         source_lacks(protocol, flight, error);
         peer->drained_at_ns = later(protocol->now_ns, IMPORT_AGAIN_NS);
     } else {
-        recover_absent_inputs(protocol, peer, flight);
+        recover_absent_inputs(protocol, peer, flight, error == DJ_E_DEVICE);
     }
     return true;
 }
@@ -360,9 +386,7 @@ void stream_failed(struct protocol *protocol, struct peer *peer, const struct wi
             flight->has_failed = true;
             break;
         }
-        flight_done(protocol, peer, flight);
-        protocol->port.failed(protocol->port.self, flight->tag, (enum dj_error)failed->error, failed->node, failed->text);
-        flight_remove(protocol, peer, flight);
+        fail_for_good(protocol, peer, flight, (enum dj_error)failed->error, failed->node, failed->text);
         break;
     }
 }

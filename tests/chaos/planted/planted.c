@@ -11,7 +11,7 @@ enum planted_bug planted_bug;
 
 __attribute__((constructor)) static void plant(void)
 {
-#define BUG(name, text) #name,
+#define BUG(name, tests, text) #name,
     static const char *const names[] = {"NONE", PLANTED_LIST(BUG)};
 #undef BUG
     const char *wanted = getenv("DJINN_PLANTED");

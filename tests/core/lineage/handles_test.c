@@ -59,6 +59,7 @@ static void compare(const struct handles *handles, const struct twin *twin)
         assert_int_equal(n, info.locations);
         for (uint32_t i = 0; i < n; i++)
             assert_true(twin->location[h][where[i]]);
+        assert_int_equal(info.location, n == 0 ? 0 : where[0]);
         lost += twin->is_lost[h];
         locations += n;
         references += info.references;

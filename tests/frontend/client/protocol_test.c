@@ -87,6 +87,7 @@ static void a_worker_that_refuses_its_link_is_replaced_within_a_second(void **st
     pass(stage, 250 * MS);
     struct wire_grant_ask ask;
     DECODE(grant_ask, next(stage, WIRE_GRANT_ASK), &ask);
+    assert_int_equal(ask.avoid, INCARNATION);
     assert_int_equal(stage->outcome[1].failed, 0);
     assert_int_equal(stage->places_lost, 0);
 }

@@ -205,6 +205,41 @@ static void a_head_that_is_away_is_waited_for(void **state)
     assert_int_equal(stage->outcome[2].executed, 1);
 }
 
+static void values_of_a_session_that_is_over_are_lost_and_are_not_asked_for_in_the_next_one(void **state)
+{
+    struct stage *stage = chain_lost(state, 1);
+    stage->live[stage->lives++] = (struct released){.counter = 1};
+    submit_from(stage, 2, 1, false);
+    stage_down(stage, HEAD_LINK);
+    stage_down(stage, WORKER_LINK);
+    pass(stage, 1 * MS);
+    stage_up(stage, WORKER_LINK + 5);    // at its address there is another life of it
+    RECEIVE(WORKER_LINK + 5, HELLO_OK, hello_ok, .version = WIRE_VERSION, .role = ROLE_WORKER, .incarnation = INCARNATION + 1);
+    pass(stage, 1000 * MS);
+    stage_up(stage, HEAD_LINK + 1);
+    RECEIVE(HEAD_LINK + 1, HELLO_OK, hello_ok, .version = WIRE_VERSION, .role = ROLE_HEAD);
+    for (uint32_t tries = 0; tries < 2; tries++) {    // another client took the session over and ended it: it is given a new one
+        struct wire_session_open open;
+        while (stage->sent[stage->seen].message != WIRE_SESSION_OPEN)
+            stage->seen++;
+        DECODE(session_open, next(stage, WIRE_SESSION_OPEN), &open);
+        assert_int_equal(open.session, tries == 0 ? SESSION : 0);
+        if (tries == 0)
+            RECEIVE(HEAD_LINK + 1, FAILED, failed, .request = open.request, .error = DJ_E_SESSION_UNKNOWN, .text = "over");
+        else
+            RECEIVE(HEAD_LINK + 1, SESSION_GRANT, session_grant, .request = open.request, .session = SESSION + 1, .epoch = 1);
+    }
+    struct wire_grant_ask ask;
+    DECODE(grant_ask, next(stage, WIRE_GRANT_ASK), &ask);
+    struct wire_grant one = {
+        .worker = 4, .name = "w1", .address_tcp = "tcp://w:3", .host = "there", .incarnation = INCARNATION + 1};
+    RECEIVE(HEAD_LINK + 1, SESSION_GRANT, session_grant, .request = ask.request, .session = SESSION + 1, .epoch = 1,
+            .grants = &one, .grants_count = 1);
+    nothing_more(stage);
+    assert_int_equal(stage->outcome[2].error, DJ_E_HANDLE_LOST);
+    assert_int_equal(stage->places_lost, 1);
+}
+
 static void a_value_that_cannot_be_brought_back_is_the_end_of_its_place_in_the_heads_words(void **state)
 {
     struct stage *stage = chain_lost(state, 1);
@@ -236,6 +271,92 @@ static void what_was_on_the_device_in_two_deaths_fails_alone(void **state)
     assert_int_equal(stage->outcome[2].error, DJ_E_QUARANTINED);    // made of it
     answer(stage, 3);
     assert_int_equal(stage->outcome[3].executed, 1);
+}
+
+static void a_death_of_which_only_the_head_tells_counts_and_the_error_names_the_plan(void **state)
+{
+    struct stage *stage = stage_ready(state);
+    submit(stage, 1);
+    for (uint64_t death = 1; death <= 2; death++) {
+        struct wire_grant_ask ask = lose_worker(stage);    // its link would have closed a moment later
+        another_worker(stage, &ask, death);
+    }
+    char name[HASH128_TEXT];
+    hash128_text(stage->plan->fingerprint, name);
+    assert_int_equal(stage->outcome[1].error, DJ_E_QUARANTINED);
+    assert_non_null(strstr(stage->outcome[1].text, name));
+    assert_non_null(strstr(stage->outcome[1].text, "1 nodes"));
+}
+
+static void who_waits_for_leaves_is_not_blamed_and_who_has_them_is(void **state)
+{
+    struct stage *stage = stage_ready(state);
+    struct wire_leaf leaf = {.content = stage->leaf->content, .bytes = stage->leaf->bytes};
+    submit(stage, 1);
+    for (uint64_t death = 1; death <= 5; death++) {
+        assert_int_equal(stage->outcome[1].failed, 0);
+        RECEIVE(stage->link, LEAF_NEED, leaf_need, .leaves = &leaf, .leaves_count = 1);
+        RECEIVE(stage->link, LEAF_OK, leaf_ok, .durable = death < 4, .leaves = &leaf, .leaves_count = 1);
+        stage_down(stage, stage->link);
+        struct wire_grant_ask ask = lose_worker(stage);
+        another_worker(stage, &ask, death);
+    }
+    assert_int_equal(stage->outcome[1].error, DJ_E_QUARANTINED);
+}
+
+// Execution 2 is made of 1, and the device fails it.
+static struct wire_recover say_device_failed(struct stage *stage, bool donates)
+{
+    submit_from(stage, 2, 1, donates);
+    RECEIVE(stage->link, EXECUTION_FAILED, execution_failed, .counter = 2, .incarnation = stage->incarnation,
+            .error = DJ_E_DEVICE, .node = 0, .text = "the device failed");
+    assert_int_equal(stage->outcome[2].failed, 0);
+    stage->seen = stage->sents;
+    pass(stage, 1);
+    open_worker(stage, WORKER_LINK + 1, 0);
+    return recover_of(stage);
+}
+
+static void a_list_that_the_device_failed_has_taken_only_what_it_donated(void **state)
+{
+    struct wire_recover recover = say_device_failed(chain_lost(state, 1), false);
+    assert_int_equal(recover.absent_bytes, 0);
+    assert_true(recover.needed_bytes > 0);
+    struct stage *stage = chain_lost(state, 1);
+    recover = say_device_failed(stage, true);
+    struct reader absent = reader_make(recover.absent, recover.absent_bytes);
+    assert_int_equal(read_var(&absent), 1);
+    say_recovery(stage, HEAD_LINK, &recover);
+    answer(stage, 1);
+    answer(stage, 2);
+    assert_int_equal(stage->outcome[2].executed, 1);
+}
+
+static void a_step_for_which_there_is_never_room_ends_its_place_with_the_sizes(void **state)
+{
+    struct stage *stage = chain_lost(state, 1);
+    stage->live[stage->lives++] = (struct released){.counter = 1};
+    submit_from(stage, 2, 1, false);
+    struct wire_grant_ask ask = lose_worker(stage);
+    another_worker(stage, &ask, 1);
+    uint64_t round = 1;
+    while (stage->outcome[2].failed == 0) {
+        assert_true(++round < 60);
+        struct wire_recover recover = recover_of(stage);
+        say_recovery(stage, HEAD_LINK, &recover);
+        RECEIVE(stage->link, EXECUTION_FAILED, execution_failed, .counter = 1, .incarnation = stage->incarnation,
+                .error = DJ_E_DEVICE_MEMORY, .node = 0, .text = "needs 9 bytes, 5 are free");
+        RECEIVE(stage->link, EXECUTION_FAILED, execution_failed, .counter = 2, .incarnation = stage->incarnation,
+                .error = DJ_E_DEVICE_MEMORY, .node = 0, .text = "needs 9 bytes, 5 are free");
+        for (int i = 0; i < 2 && stage->outcome[2].failed == 0; i++)
+            pass(stage, 260 * MS);
+        stage->seen = stage->sents;
+        if (stage->outcome[2].failed == 0)
+            open_worker(stage, WORKER_LINK + round, 0);
+    }
+    assert_true(round > 10);    // it was tried for a while
+    assert_int_equal(stage->outcome[2].error, DJ_E_DEVICE_MEMORY);
+    assert_non_null(strstr(stage->outcome[2].text, "9 bytes"));
 }
 
 static void a_link_that_is_cut_blames_nobody(void **state)
@@ -315,6 +436,38 @@ static void an_input_that_stays_absent_is_an_error_after_three_recoveries(void *
     assert_int_equal(stage->outcome[2].error, DJ_E_HANDLE_UNKNOWN);
 }
 
+static void what_was_submitted_on_top_of_a_failure_has_no_other_end_and_nothing_is_recovered_for_it(void **state)
+{
+    struct stage *stage = chain_lost(state, 1);
+    submit_from(stage, 2, 1, false);
+    for (uint64_t round = 1; round <= 3; round++) {
+        struct wire_recover recover = say_absent(stage, 2, WORKER_LINK + round);
+        say_recovery(stage, HEAD_LINK, &recover);
+        answer(stage, 1);
+    }
+    submit_from(stage, 3, 2, false);
+    submit_from(stage, 4, 3, false);
+    submit_from(stage, 5, 4, false);
+    protocol_fetch(stage->protocol, stage->now_ns, 0, 2, 0, (void *)7);
+    RECEIVE(stage->link, EXECUTION_FAILED, execution_failed, .counter = 2, .incarnation = stage->incarnation,
+            .error = DJ_E_DEVICE, .node = -1, .text = "a broken device");
+    assert_int_equal(stage->outcome[2].error, DJ_E_DEVICE);
+    assert_int_equal(stage->outcome[7].fetched, 1);
+    assert_int_equal(stage->outcome[7].error, DJ_E_DEVICE);
+    // Its worker says so of the next one, which would be an absence otherwise.
+    RECEIVE(stage->link, EXECUTION_FAILED, execution_failed, .counter = 3, .incarnation = stage->incarnation,
+            .error = DJ_E_DEVICE, .node = -1, .text = "a broken device");
+    assert_int_equal(stage->outcome[3].error, DJ_E_DEVICE);
+    // Before it says anything of the others it is gone.
+    struct wire_grant_ask ask = lose_worker(stage);
+    another_worker(stage, &ask, 1);
+    nothing_more(stage);
+    assert_int_equal(stage->outcome[4].error, DJ_E_DEVICE);
+    assert_non_null(strstr(stage->outcome[4].text, "builds on execution 3"));
+    assert_int_equal(stage->outcome[5].error, DJ_E_DEVICE);
+    assert_int_equal(stage->places_lost, 0);
+}
+
 static void a_fetch_waits_for_the_recovery_of_its_place(void **state)
 {
     struct stage *stage = chain_lost(state, 2);
@@ -386,12 +539,16 @@ static void an_answer_that_differs_the_second_time_is_counted_and_the_first_stan
     assert_memory_equal(stage->outcome[1].data, "abcdefgh", 8);
 }
 
-CASES(after_a_loss_what_is_alive_comes_back_first_and_what_was_unanswered_goes_again, where_nothing_is_needed_nothing_is_asked,
+CASES(values_of_a_session_that_is_over_are_lost_and_are_not_asked_for_in_the_next_one,
+      after_a_loss_what_is_alive_comes_back_first_and_what_was_unanswered_goes_again, where_nothing_is_needed_nothing_is_asked,
       what_was_answered_and_is_not_durable_is_told_to_the_head_before_the_question, answers_travel_with_the_record,
       a_second_loss_in_the_middle_begins_again, a_head_that_is_away_is_waited_for,
       a_value_that_cannot_be_brought_back_is_the_end_of_its_place_in_the_heads_words,
-      what_was_on_the_device_in_two_deaths_fails_alone, a_link_that_is_cut_blames_nobody,
+      what_was_on_the_device_in_two_deaths_fails_alone, a_death_of_which_only_the_head_tells_counts_and_the_error_names_the_plan,
+      who_waits_for_leaves_is_not_blamed_and_who_has_them_is, a_list_that_the_device_failed_has_taken_only_what_it_donated,
+      a_step_for_which_there_is_never_room_ends_its_place_with_the_sizes, a_link_that_is_cut_blames_nobody,
       an_input_that_is_absent_is_brought_back_in_a_new_stream, an_input_that_stays_absent_is_an_error_after_three_recoveries,
+      what_was_submitted_on_top_of_a_failure_has_no_other_end_and_nothing_is_recovered_for_it,
       a_fetch_waits_for_the_recovery_of_its_place, the_same_worker_after_all_goes_on_in_the_same_stream,
       a_session_that_was_taken_over_fails_once_and_for_all,
       an_answer_that_differs_the_second_time_is_counted_and_the_first_stands)

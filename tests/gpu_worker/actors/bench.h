@@ -28,6 +28,7 @@ struct bench {
     struct arena *arena;
     uint64_t now_ns;
     uint64_t next_link;
+    uint64_t generation;                // of the head that was joined last
     uint64_t opened_request;            // the last LINK_OPEN, and where to
     char opened_address[IO_ADDRESS_MAX];
     struct sent sent[SENT_MAX];
@@ -308,6 +309,7 @@ static inline void bench_fetch(uint64_t link, uint64_t request, uint64_t counter
 static inline uint64_t bench_join(uint64_t generation)
 {
     uint64_t head = ++bench.next_link;
+    bench.generation = generation;
     bench_post(&(struct io_event){.kind = IO_LINK_UP, .link_up = {.link = head, .request = bench.opened_request}});
     bench_run();
     struct wire_hello hello;
@@ -358,7 +360,7 @@ static inline void bench_beat_back(uint64_t head)
     struct wire_heartbeat beat;
     for (struct sent *sent; (sent = bench_heard(head, WIRE_HEARTBEAT)) != NULL;) {
         assert_ok(wire_heartbeat_decode(sent->body->data, sent->body->bytes, bench.arena, &beat));
-        struct wire_heartbeat_ok ok = {.sequence = beat.sequence, .sent_ns = beat.sent_ns, .generation = 1};
+        struct wire_heartbeat_ok ok = {.sequence = beat.sequence, .sent_ns = beat.sent_ns, .generation = bench.generation};
         bench_say(head, WIRE_HEARTBEAT_OK, wire_heartbeat_ok_encode(&ok));
     }
 }

@@ -153,6 +153,45 @@ static void a_large_leaf_comes_from_another_worker_that_has_it(void **state)
     assert_non_null(bench_heard(link, WIRE_LEAF_OK));
 }
 
+static void a_leaf_that_a_head_died_over_is_asked_for_at_the_next_and_given_up_when_nobody_has_it(void **state)
+{
+    make(state);
+    uint64_t link = bench_client(NULL);
+    struct srg_plan *plan = bench_plan(true);
+    case_later(state, drop_plan, plan);
+    bench_send_plan(link, 0, plan);
+    bench_execute(link, plan,
+                  (struct ask){.counter = 1, .content = {3, 4}, .is_only_named = true, .keeps = true, .is_replay = true});
+    for (uint64_t generation = 1; generation <= 2; generation++) {
+        struct wire_locate locate;
+        bench_take(locate, LOCATE, head, &locate);
+        struct wire_located located = {.request = locate.request, .in_store = true};
+        bench_say(head, WIRE_LOCATED, wire_located_encode(&located));
+        struct wire_leaf_get get;
+        bench_take(leaf_get, LEAF_GET, head, &get);
+        struct wire_failed failed = {.request = get.request, .error = DJ_E_LEAF_UNKNOWN};
+        if (generation == 2) {
+            bench_say(head, WIRE_FAILED, wire_failed_encode(&failed));
+            break;
+        }
+        bench_down(head);
+        assert_non_null(bench_heard(link, WIRE_LEAF_NEED));    // the client does not have it either
+        bench_later(100000000);
+        head = bench_join(2);
+        bench_later(2 * (WORKER_FETCH_NS / 10));
+    }
+    assert_null(bench_heard(link, WIRE_EXECUTION_FAILED));
+    for (int i = 0; i < 4; i++) {
+        bench_beat_back(head);
+        bench_later(WORKER_FETCH_NS / 4);
+    }
+    bench_later(WORKER_FETCH_NS / 4);
+    struct wire_execution_failed failed;
+    bench_take(execution_failed, EXECUTION_FAILED, link, &failed);
+    assert_int_equal(failed.error, DJ_E_LEAF_UNKNOWN);
+}
+
 CASES(what_ran_is_journalled_behind_the_answer_and_again_until_it_is_acknowledged,
       new_leaves_are_told_and_go_to_the_store_a_piece_at_a_time, without_its_lease_a_worker_holds_its_answers,
-      a_life_that_the_same_head_fenced_joins_anew_without_its_sessions, a_large_leaf_comes_from_another_worker_that_has_it)
+      a_life_that_the_same_head_fenced_joins_anew_without_its_sessions, a_large_leaf_comes_from_another_worker_that_has_it,
+      a_leaf_that_a_head_died_over_is_asked_for_at_the_next_and_given_up_when_nobody_has_it)

@@ -217,7 +217,9 @@ static void a_new_head_hears_all_values_before_the_journal(void **state)
     assert_true(inventory.is_last);    // the first head heard that there is nothing
     assert_int_equal(inventory.count, 0);
     bench_store(head);
-    assert_non_null(bench_heard(head, WIRE_JOURNAL));
+    struct wire_journal journal;
+    bench_take(journal, JOURNAL, head, &journal);
+    assert_null(bench_heard(head, WIRE_JOURNAL));
     bench_down(head);
     bench_later(100000000);
     uint32_t before = bench.sents, first = 0;
@@ -228,7 +230,13 @@ static void a_new_head_hears_all_values_before_the_journal(void **state)
     }
     assert_int_equal(first, WIRE_INVENTORY);
     bench_take(inventory, INVENTORY, head, &inventory);
+    assert_false(inventory.is_last);    // that the session is here, also if nothing of it were
+    assert_int_equal(inventory.session, 5);
+    assert_int_equal(inventory.epoch, 1);
+    assert_int_equal(inventory.count, 0);
+    bench_take(inventory, INVENTORY, head, &inventory);
     assert_true(inventory.is_last);
+    assert_int_equal(inventory.journal_next, journal.first + journal.count);    // what is journalled is older
     assert_int_equal(inventory.session, 5);
     assert_int_equal(inventory.epoch, 1);
     const uint8_t handles[] = {1, 0, 16, 2, 0, 16};

@@ -224,9 +224,39 @@ static void a_failed_kernel_names_its_node_and_the_stream_goes_on(void **state)
     assert_answer(link, 2, once);
 }
 
+static void a_fetch_that_is_back_before_what_it_reads_waits_for_it_and_fails_with_it(void **state)
+{
+    bench_make(state, bench_config(), 1 << 20);
+    uint64_t link = bench_client(NULL);
+    struct srg_plan *plan = plan_of(state, true);
+    bench_send_plan(link, 0, plan);
+    for (uint64_t counter = 1; counter <= 2; counter++) {
+        bool is_failing = counter == 2;
+        bench.holds_device = true;
+        bench.device.fail_task = is_failing;
+        bench_execute(link, plan, (struct ask){.counter = counter, .leaf = input, .keeps = true});
+        bench_fetch(link, 40 + counter, counter);
+        struct device_list *computed = fake_step(&bench.device), *read = fake_step(&bench.device);
+        assert_true(computed->stream == DEVICE_COMPUTE && read != NULL && read->stream == DEVICE_TRANSFER);
+        bench_post(&(struct io_event){.kind = IO_DEVICE_DONE, .device_done = {.list = read}});
+        bench_run();
+        assert_null(bench_heard(link, WIRE_VALUE));
+        bench_post(&(struct io_event){.kind = IO_DEVICE_DONE, .device_done = {.list = computed}});
+        bench.holds_device = false;
+        bench_run();
+        assert_int_equal(bench_heard(link, WIRE_VALUE) != NULL, !is_failing);
+        assert_int_equal(bench_heard(link, WIRE_EXECUTION_FAILED) != NULL, is_failing);
+    }
+    struct wire_failed failed;
+    bench_take(failed, FAILED, link, &failed);
+    assert_int_equal(failed.error, DJ_E_INDEX);
+    assert_int_equal(failed.request, 42);
+}
+
 CASES(an_execution_with_an_inline_leaf_is_answered_and_its_value_can_be_built_on_and_fetched,
       what_is_asked_twice_is_run_once_and_answered_twice, an_execution_waits_for_a_leaf_that_it_asks_its_client_for,
       a_leaf_that_nobody_gives_fails_the_execution_after_a_while_and_what_builds_on_it,
       a_large_leaf_comes_in_pieces_and_a_corrupt_one_is_never_used, without_the_token_or_the_grant_nothing_is_taken,
       one_session_has_two_executions_on_the_device_and_others_get_their_turn,
-      a_session_that_stays_away_is_forgotten_with_its_values, a_failed_kernel_names_its_node_and_the_stream_goes_on)
+      a_session_that_stays_away_is_forgotten_with_its_values, a_failed_kernel_names_its_node_and_the_stream_goes_on,
+      a_fetch_that_is_back_before_what_it_reads_waits_for_it_and_fails_with_it)

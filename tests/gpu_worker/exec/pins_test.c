@@ -375,8 +375,9 @@ static void a_small_leaf_whose_first_write_failed_is_written_again(void **state)
                                        .kept_bytes = 1};
         assert_ok(exec_prepare(bed.exec, &request, &made[i], NULL, &fault));
     }
-    made[0]->list.error = DJ_E_DEVICE;    // before it wrote anything
+    made[0]->list.error = DJ_E_DEVICE_MEMORY;    // before it wrote anything
     exec_complete(bed.exec, made[0]);
+    assert_error(DJ_E_DEVICE, made[0]->error);    // everything that it needed was reserved: it is not for want of room
     exec_run_free(bed.exec, made[0]);
     submit(made[1]);
     assert_error(DJ_E_DEVICE, drain(NULL));    // it read what was never written
