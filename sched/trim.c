@@ -132,7 +132,7 @@ static int counter_order(const void *a, const void *b)
 
 static bool has(const uint64_t *list, uint32_t count, uint64_t counter)
 {
-    return bsearch(&counter, list, count, sizeof counter, counter_order) != NULL;
+    return count > 0 && bsearch(&counter, list, count, sizeof counter, counter_order) != NULL;
 }
 
 static enum dj_error visit(void *context, const struct record *record, const uint8_t *bytes, size_t length)

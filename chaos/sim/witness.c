@@ -44,7 +44,8 @@ struct heard_link *witness_link(struct witness *witness, uint64_t link)
 static struct sender *sender_of(struct witness *witness, uint32_t node, uint64_t life, uint64_t link)
 {
     bool is_worker = witness_is_worker(witness, node);
-    uint64_t which = is_worker ? witness->incarnation[witness_index(witness->config.worker, witness->config.workers, node)] : link + 1;
+    uint64_t which = is_worker ? witness->incarnation[witness_index(witness->config.worker, witness->config.workers, node)]
+                               : link + 1;
     for (uint32_t i = 0; i < witness->senders; i++) {
         struct sender *sender = witness->sender[i];
         if (sender->node == node && sender->life == life && sender->which == which)

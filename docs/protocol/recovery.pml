@@ -182,7 +182,8 @@ inline worker_forgets(w)
     od;
     i = 0;
     do
-    :: i < 2 -> admitted[CW(i, w)] = 0; owes_admitted[CW(i, w)] = false; link_worker[CW(i, w)] = false; drain5(to_worker[CW(i, w)]); drain5(from_worker[CW(i, w)]); i++
+    :: i < 2 -> admitted[CW(i, w)] = 0; owes_admitted[CW(i, w)] = false; link_worker[CW(i, w)] = false;
+        drain5(to_worker[CW(i, w)]); drain5(from_worker[CW(i, w)]); i++
     :: else -> break
     od;
     i = 0
@@ -215,7 +216,8 @@ inline worker_takes(w, c)
 #define CONFIRMS(c) \
     :: d_step { CAN_CONFIRM(c, w) && NOW_WORKER(w) -> owes_admitted[CW(c, w)] = false; up[w]!ADMITTED(c, admitted[CW(c, w)], 0) }
 #define TAKES(c) \
-    :: d_step { (CAN_ATTACH(c, w) && NOW(c)) || (QUIET && alive[w] && HAS_MAIL(to_worker[CW(c, w)]) && HAS_ROOM(from_worker[CW(c, w)])) -> worker_takes(w, c) }
+    :: d_step { (CAN_ATTACH(c, w) && NOW(c)) || (QUIET && alive[w] && HAS_MAIL(to_worker[CW(c, w)]) && HAS_ROOM(from_worker[CW(c, w)])) -> \
+        worker_takes(w, c) }
 /* An answer leaves in the order of the stream, and only under a lease. Its last field: had the head counted the lease as expired? */
 #define ANSWERS(c) \
     :: d_step { CAN_ANSWER(c, w) && NOW(c) -> \
@@ -275,7 +277,8 @@ end_worker:
     :: d_step { faults > 0 && alive[w] && IS_USED(w) ->
         faults--; alive[w] = false; lease[w] = false; joined[w] = false; link_up[w] = false; cut[w] = false;
         worker_forgets(w); drain(up[w]); drain(down[w]) }
-    :: d_step { faults > 0 && alive[w] && link_up[w] && IS_USED(w) -> faults--; cut[w] = true; joined[w] = false; link_up[w] = false; drain(up[w]); drain(down[w]) }
+    :: d_step { faults > 0 && alive[w] && link_up[w] && IS_USED(w) ->
+        faults--; cut[w] = true; joined[w] = false; link_up[w] = false; drain(up[w]); drain(down[w]) }
     :: d_step { QUIET && cut[w] -> cut[w] = false }
     :: !alive[w] -> break
     od
@@ -375,7 +378,8 @@ inline client_is_cut_off(c)
 inline client_starts(c)
 {
     me.life = 1; client_begins(c);
-    me.is_over = (STEPS(c) == 0); me.head = HEAD_READY; me.peer = (me.is_over -> PEER_GONE : PEER_READY); me.epoch = 1; me.at = c; me.incarnation_at = 1;
+    me.is_over = (STEPS(c) == 0); me.head = HEAD_READY;
+    me.peer = (me.is_over -> PEER_GONE : PEER_READY); me.epoch = 1; me.at = c; me.incarnation_at = 1;
     link_head[c] = !me.is_over; link_worker[CW(c, c)] = !me.is_over
 }
 
@@ -446,7 +450,8 @@ proctype Client(byte c)
     /* The end: every step has its value, durably; or a typed error. */
     :: d_step { CAN_END(c) && NOW(c) -> client_is_cut_off(c); me.is_over = true; me.peer = PEER_GONE }
     /* Fault: killed, and run again; what it sent to its worker may still arrive. */
-    :: d_step { faults > 0 && me.life < LIVES && !me.is_over && me.head != HEAD_CLOSED -> faults--; me.life++; client_is_cut_off(c); client_begins(c) }
+    :: d_step { faults > 0 && me.life < LIVES && !me.is_over && me.head != HEAD_CLOSED ->
+        faults--; me.life++; client_is_cut_off(c); client_begins(c) }
     :: me.is_over -> break
     od
 }
@@ -457,7 +462,8 @@ proctype Client(byte c)
 
 inline head_forgets_worker(w)
 {
-    member[w] = 0; is_greeted[w] = false; has_inventory[w] = false; asked[CW(0, w)] = 0; asked[CW(1, w)] = 0; confirmed[CW(0, w)] = 0; confirmed[CW(1, w)] = 0
+    member[w] = 0; is_greeted[w] = false; has_inventory[w] = false;
+    asked[CW(0, w)] = 0; asked[CW(1, w)] = 0; confirmed[CW(0, w)] = 0; confirmed[CW(1, w)] = 0
 }
 
 /* A record of a life whose successor has read the journal comes too late: nobody can ask for what it made. */
@@ -470,7 +476,8 @@ inline head_forgets_worker(w)
 inline acknowledge(c, id, from)
 {
     if
-    :: from != NOBODY && link_up[from] && joined[from] -> down[from]!JOURNAL_OK(c, id, 0); acknowledged[CI(c, id)] = !IS_LATE || acknowledged[CI(c, id)]
+    :: from != NOBODY && link_up[from] && joined[from] ->
+        down[from]!JOURNAL_OK(c, id, 0); acknowledged[CI(c, id)] = !IS_LATE || acknowledged[CI(c, id)]
     :: else
     fi;
     if

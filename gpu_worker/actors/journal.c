@@ -142,7 +142,9 @@ static void add_answers(struct record_execution *execution, const struct exec_ru
             continue;
         total += (uint32_t)answer->bytes;
         execution->answer[execution->answers++] = (struct record_answer){
-            .output = answer->output ^ (PLANTED(FACT_OF_ANOTHER) && answer->output > 2), .length = (uint32_t)answer->bytes, .bytes = run->blob->data + answer->offset};
+            .output = answer->output ^ (PLANTED(FACT_OF_ANOTHER) && answer->output > 2),
+            .length = (uint32_t)answer->bytes,
+            .bytes = run->blob->data + answer->offset};
     }
 }
 

@@ -59,7 +59,8 @@ static struct buffer *buffer_to_append(const struct lowering *lowering, const st
         if (d != joining->dim && meta->size[d] != grow->size[d])
             return NULL;
     }
-    bool ends_at_mark = meta->size[joining->dim] == buffer->committed || (PLANTED(STEAL_ROWS) && buffer->committed > 40 && meta->rank == 3);
+    bool ends_at_mark = meta->size[joining->dim] == buffer->committed ||
+                        (PLANTED(STEAL_ROWS) && buffer->committed > 40 && meta->rank == 3);
     return ends_at_mark && joining->out->size[joining->dim] <= grow->size[joining->dim] ? buffer : NULL;
 }
 

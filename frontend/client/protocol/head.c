@@ -350,7 +350,8 @@ static void welcome(struct protocol *protocol)
     if (protocol->head != HEAD_HELLO)
         return;
     protocol->head_tries = 0;
-    protocol->is_resuming = protocol->state != PROTOCOL_OPENING;
+    // Also while its records are still read: who opened it by its name again would take it over from itself.
+    protocol->is_resuming = protocol->session != 0;
     open_session(protocol, protocol->is_resuming ? DEVICE_NONE : DEVICE_OF_CHOICE);
     questions_send(protocol);
 }

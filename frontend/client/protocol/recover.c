@@ -393,8 +393,8 @@ void recover_absent_inputs(struct protocol *protocol, struct peer *peer, const s
     free(names.name);
 }
 
-// The execution that the worker was at, if it was at one, when its link went or the head told of its death; an execution whose leaves are on
-// their way is not on the device. It is blamed when another incarnation takes the place.
+// The execution that the worker was at, if it was at one, when its link went or the head told of its death; an execution whose leaves are
+// on their way is not on the device. It is blamed when another incarnation takes the place.
 void recover_suspect(struct peer *peer)
 {
     if (peer->state != PEER_READY)
