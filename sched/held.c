@@ -158,9 +158,11 @@ static bool is_behind(const struct waiting *waiting, uint32_t count, const struc
 {
     bool is_behind = false;
 
-    for (uint32_t i = 0; i < count; i++) {
+    // What was seen is not seen again, also where another waits for it: each has room for once.
+    for (uint32_t i = 0; i < count; i++)
         if (waiting[i].held == held)
             return true;
+    for (uint32_t i = 0; i < count; i++) {
         if (waiting[i].session == held->session && waiting[i].source == held->counter && held->counter != 0)
             return false;
         is_behind = is_behind || (waiting[i].link == held->link && waiting[i].session == held->session);

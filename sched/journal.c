@@ -111,11 +111,21 @@ void journal_pump(struct head *head)
 
 // Records -----------------------------------------------------------------------------------------------------------------------
 
+// What an earlier epoch ran and tells only now, since its worker was away when the session was taken over: who resumed it has read all that
+// there is, and may have gone another way since. It is acknowledged and left out.
+static bool is_late(const struct head_session *session, const struct record *record)
+{
+    bool is_run = record->kind == RECORD_EXECUTION || record->kind == RECORD_IMPORT;
+    return is_run && session->opening.stage == OPENING_NONE && exec_epoch(record_run_id(record).counter) < session->epoch;
+}
+
 static enum dj_error accept_run(struct head *head, const struct head_link *link, struct head_session *session,
                                 const struct record *record, struct blob *body, const uint8_t *bytes, size_t length, bool is_old)
 {
     struct exec_id id = record_run_id(record);
 
+    if (is_late(session, record))
+        return DJ_OK;
     enum dj_error error = add_item(head, record, STORE_PUT_IF_ABSENT, STORE_EXECUTION, body, bytes, length);
     if (error != DJ_OK)
         return error;
@@ -194,7 +204,7 @@ static enum dj_error take_record(struct head *head, struct head_link *link, stru
     if (!is_of_session(record, &id))    // a plan or a leaf belongs to nobody
         return journal_accept(head, link, NULL, record, body, bytes, length, is_old);
     struct head_session *session = journal_allowed(head, link, id);
-    if (session == NULL)
+    if (session == NULL || is_late(session, record))
         return DJ_OK;
     bool follows = held_is_behind(head, link->link, session);
     uint64_t source = follows ? 0 : held_missing(session, record);

@@ -90,6 +90,31 @@ bool client_window(void *self, uint64_t *ret_executions, uint64_t *ret_bytes)
     return true;
 }
 
+struct handles_seen {
+    const struct client *client;
+    struct record_ref *ref;
+    uint32_t count, most;
+};
+
+static void see_handle(void *context, uint64_t counter, uint32_t output)
+{
+    struct handles_seen *seen = context;
+    if (seen->count < seen->most)
+        seen->ref[seen->count++] = (struct record_ref){.counter = protocol_counter(seen->client->protocol, counter),
+                                                       .output = output};
+}
+
+uint32_t client_live_handles(const struct client *client, struct record_ref *ret, uint32_t most, uint64_t *ret_session)
+{
+    struct handles_seen seen = {.client = client, .ref = ret, .most = most};
+    if (client->protocol == NULL || client->phase != PHASE_RUNNING || client->is_fenced || protocol_is_resuming(client->protocol))
+        return 0;
+    *ret_session = protocol_session(client->protocol);
+    for (uint32_t place = 0; place < recorder_places(client->recorder); place++)
+        recorder_live_handles(client->recorder, place, see_handle, &seen);
+    return seen.count;
+}
+
 static void note_link(struct client *client, uint64_t from, uint64_t to)
 {
     for (uint32_t i = 0; i < LINKS_MAX; i++)

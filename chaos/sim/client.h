@@ -35,6 +35,10 @@ void client_say_state(const struct client *client, char *text, size_t bytes);   
 // What it keeps that is not durable; false while it has no session.
 bool client_window(void *client, uint64_t *ret_executions, uint64_t *ret_bytes);
 
+// What it needs of what workers hold, by the names of its session; at most `most`. 0 while it has none.
+struct record_ref;
+uint32_t client_live_handles(const struct client *client, struct record_ref *ret, uint32_t most, uint64_t *ret_session);
+
 // For program.c.
 struct recorder *client_recorder(struct client *client);
 void client_begin_read(struct client *client,

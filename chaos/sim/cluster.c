@@ -3,6 +3,7 @@
 
 #include "chaos/sim/cluster.h"
 
+#include "chaos/sim/plannable.h"
 #include "core/base/assert.h"
 #include "gpu_worker/actors/worker.h"
 #include "sched/sched.h"
@@ -12,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RUN_STEPS_MAX = 2000000, CLIENT_NODES_MAX = SWARM_CLIENTS_MAX + 1 };
+enum { RUN_STEPS_MAX = 2000000, PLAN_STEPS = 4096, HANDLES_MAX = 512, CLIENT_NODES_MAX = SWARM_CLIENTS_MAX + 1 };
 #define MS ((uint64_t)1000000)
 #define PATIENCE_NS (120000 * MS)                    // after the last fault every client must be done
 #define REST_NS (3000 * MS)                          // then everything comes to rest, at once ...
@@ -31,7 +32,7 @@ struct cluster {
     struct client_totals client_totals[CLIENT_NODES_MAX];
     struct ledger *ledger;
     struct witness *witness;
-    uint64_t steps;
+    uint64_t steps, deleted;
 };
 
 // Which typed errors this world explains. While a session is being opened the head may be away; afterwards everything is brought back.
@@ -225,6 +226,25 @@ static bool all_finished(void *context)
     return true;
 }
 
+// Looked at when the head has deleted something, and now and then.
+static bool all_is_plannable(struct sim *sim, void *context, char *text)
+{
+    struct cluster *cluster = context;
+    uint64_t deleted = ledger_totals(cluster->ledger).deleted, session = 0;
+    struct record_ref needed[HANDLES_MAX];
+    if (deleted == cluster->deleted && cluster->steps % PLAN_STEPS != PLAN_STEPS - 1)
+        return true;
+    cluster->deleted = deleted;
+    for (uint32_t i = 0; i < cluster->clients; i++) {
+        const struct client *client = sim_self(sim, cluster->client[i]);
+        uint32_t count = client == NULL ? 0 : client_live_handles(client, needed, HANDLES_MAX, &session);
+        if (count > 0 && !ledger_is_over(cluster->ledger, session) &&
+            !plannable(sim, cluster->ledger, cluster->head, session, needed, count, text))
+            return false;
+    }
+    return true;
+}
+
 static void say_who_waits(struct cluster *cluster)
 {
     char text[SIM_TEXT_MAX / 2] = "";
@@ -278,6 +298,7 @@ static void listen(struct cluster *cluster)
     cluster->ledger = config.ledger = ledger_make(cluster->sim, cluster->head);
     cluster->witness = witness_make(&config);
     sim_invariant(cluster->sim, "held until durable", witness_holds, cluster->witness);
+    sim_invariant(cluster->sim, "everything needed can be planned", all_is_plannable, cluster);
 }
 
 static void build(struct cluster *cluster, bool is_loud)

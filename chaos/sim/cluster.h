@@ -7,7 +7,9 @@
 //   no byte reused              follows from the first, as the device's memory is real and is garbage before it is written
 //   held until durable          (witness_client.c), with bounded windows
 //   no answer after the lease   also with clocks that differ and jump (witness.c)
+//   no older epoch              (witness.c)
 //   one recovery at a time      (witness_client.c)
+//   everything can be planned   from the store and the clients' windows alone, if every worker were gone (plannable.c)
 //   every request ends          in a value, or in an error that the faults explain: with a worker and a head that come back, hardly any
 //   convergence                 in bounded time after the last fault every client is done; then memory comes back: leaves are all that is left
 

@@ -21,6 +21,7 @@ struct ledger {
     struct map *answers;    // handle -> uint64_t: hash of its bytes
     struct map *plans;      // fingerprint -> itself, once stored
     struct map *over;       // session -> itself
+    struct map *epochs;     // session -> the number of its latest durable epoch, as a pointer
     uint8_t **fresh;        // records put by the present batch, malloc'd, each behind its length
     uint32_t fresh_count, fresh_capacity;
     struct ledger_totals totals;
@@ -185,6 +186,11 @@ void ledger_session_over(struct ledger *ledger, uint64_t session)
     assert(error == DJ_OK);
 }
 
+bool ledger_is_late(const struct ledger *ledger, struct exec_id id)
+{
+    return exec_epoch(id.counter) < (uintptr_t)map_get(ledger->epochs, map_key(id.session));
+}
+
 bool ledger_is_over(const struct ledger *ledger, uint64_t session)
 {
     return map_get(ledger->over, map_key(session)) != NULL;
@@ -198,8 +204,13 @@ static void session_changes(struct ledger *ledger, const struct sim_change *chan
     ledger->totals.sessions += change->value != NULL;
     if (!record_key_parse_session(change->key, change->key_bytes, &session))
         return;
-    if (change->value == NULL || (record_read(&reader, &ledger->scratch, &record) == DJ_OK && record.session.is_over))
+    bool is_read = change->value != NULL && record_read(&reader, &ledger->scratch, &record) == DJ_OK;
+    if (change->value == NULL || (is_read && record.session.is_over))
         ledger_session_over(ledger, session);
+    if (is_read && record.session.epoch != 0) {
+        enum dj_error error = map_put(ledger->epochs, map_key(session), (void *)(uintptr_t)record.session.epoch);
+        assert(error == DJ_OK);
+    }
 }
 
 static void batch_ends(struct ledger *ledger)
@@ -253,6 +264,8 @@ struct ledger *ledger_make(struct sim *sim, uint32_t head_node)
         error = map_make(FACTS_MAX, &ledger->plans);
     if (error == DJ_OK)
         error = map_make(FACTS_MAX, &ledger->over);
+    if (error == DJ_OK)
+        error = map_make(FACTS_MAX, &ledger->epochs);
     assert(error == DJ_OK);
     sim_on_store(sim, store_changes, ledger);
     return ledger;
@@ -264,6 +277,7 @@ void ledger_free(struct ledger *ledger)
     map_free(ledger->answers);
     map_free(ledger->plans);
     map_free(ledger->over);
+    map_free(ledger->epochs);
     record_scratch_free(&ledger->scratch);
     arena_free(ledger->arena);
     free(ledger->fresh);

@@ -36,6 +36,9 @@ void ledger_answered(struct ledger *ledger, const char *who, const struct fact *
 // A session that is over keeps nothing: what is acknowledged of it may be gone.
 void ledger_session_over(struct ledger *ledger, uint64_t session);
 bool ledger_is_over(const struct ledger *ledger, uint64_t session);
+// Of an epoch before the session's durable one: what a worker tells of it after the takeover is acknowledged and left out, since who resumed
+// the session has read all that there was.
+bool ledger_is_late(const struct ledger *ledger, struct exec_id id);
 struct record_scratch *ledger_scratch(struct ledger *ledger);
 
 struct ledger_totals {

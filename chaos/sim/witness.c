@@ -103,7 +103,8 @@ static void hear_journal_ok(struct witness *witness, const struct sim_message *m
          sender->acknowledged++) {
         const struct fact *fact = sender->entry[sender->acknowledged].fact;
         witness->totals.acknowledged++;
-        if (!fact->was_stored && !ledger_is_over(witness->config.ledger, fact->id.session))
+        if (!fact->was_stored && !ledger_is_over(witness->config.ledger, fact->id.session) &&
+            !ledger_is_late(witness->config.ledger, fact->id))
             sim_fail(witness->config.sim, "nothing acknowledged lost: %s may be forgotten, and is not in the store",
                      exec_id_text(fact->id, text));
     }
@@ -186,6 +187,36 @@ static void hear_joined(struct witness *witness, const struct sim_message *messa
         witness->joined[worker] = sim_now_ns(witness->config.sim);
 }
 
+// Epochs -------------------------------------------------------------------------------------------------------------------
+
+static void hear_admitted(struct witness *witness, const struct sim_message *message, const struct wire_admitted *said)
+{
+    uint32_t at = witness->admissions;
+    while (at > 0 && (witness->admission[at - 1].session != said->session || witness->admission[at - 1].node != message->from ||
+                      witness->admission[at - 1].life != message->from_life))
+        at--;
+    if (at == 0) {
+        witness->admission = realloc(witness->admission, ++witness->admissions * sizeof *witness->admission);
+        assert(witness->admission != NULL);
+        at = witness->admissions;
+    }
+    witness->admission[at - 1] = (struct admission){
+        .session = said->session, .life = message->from_life, .node = message->from, .epoch = said->epoch};
+}
+
+// A worker that has confirmed an epoch serves no older one.
+static void hear_attached(struct witness *witness, const struct sim_message *message)
+{
+    const struct heard_link *link = witness_link(witness, message->link);
+    for (uint32_t i = 0; i < witness->admissions; i++) {
+        const struct admission *admission = &witness->admission[i];
+        if (admission->session == link->session && admission->node == message->from && admission->life == message->from_life &&
+            admission->epoch > link->epoch)
+            sim_fail(witness->config.sim, "no older epoch: a worker that confirmed epoch %u lets one of epoch %u attach",
+                     admission->epoch, link->epoch);
+    }
+}
+
 static void hear_heartbeat(struct witness *witness, const struct sim_message *message, const struct wire_heartbeat *beat)
 {
     uint32_t worker = witness_index(witness->config.worker, witness->config.workers, message->from);
@@ -216,6 +247,8 @@ static void hear_sent(struct witness *witness, const struct sim_message *message
     case WIRE_WORKER_GONE: HEAR(worker_gone, hear_gone(witness, &said))
     case WIRE_JOIN: HEAR(join, hear_join(witness, message, &said))
     case WIRE_JOINED: hear_joined(witness, message); break;
+    case WIRE_ADMITTED: HEAR(admitted, hear_admitted(witness, message, &said))
+    case WIRE_ATTACHED: hear_attached(witness, message); break;
     case WIRE_HEARTBEAT: HEAR(heartbeat, hear_heartbeat(witness, message, &said))
     case WIRE_INVENTORY: witness->totals.inventories++; break;
     case WIRE_CHECKPOINTED: witness->totals.checkpoints++; break;
@@ -270,6 +303,7 @@ void witness_free(struct witness *witness)
         free(witness->account[i].question);
     }
     free(witness->sender);
+    free(witness->admission);
     free(witness->link);
     arena_free(witness->arena);
     free(witness);

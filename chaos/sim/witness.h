@@ -6,6 +6,7 @@
 //   one value per id            whoever answers (ledger.h)
 //   held until durable          what a living client was answered and is not durable is in its window, and the window keeps its bounds
 //   no answer after the lease   once the head has counted a living worker's lease expired, no answer of that life leaves it any more
+//   no older epoch             a worker that has confirmed an epoch of a session lets no client of an older one attach
 //   one recovery at a time      no two questions of a client about the same lost handle are open at once
 
 #ifndef CHAOS_SIM_WITNESS_H

@@ -56,8 +56,16 @@ struct account {
     uint32_t questions;
 };
 
+// The last epoch of a session that a life of a worker has confirmed.
+struct admission {
+    uint64_t session, life;
+    uint32_t node, epoch;
+};
+
 struct witness {
     struct witness_config config;
+    struct admission *admission;
+    uint32_t admissions;
     struct arena *arena;
     struct heard_link *link;
     uint64_t link_capacity;

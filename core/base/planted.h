@@ -18,10 +18,10 @@
     BUG(SKIP_FENCE, "sched", "a session that is taken over for the third time keeps its epoch") \
     BUG(DROP_RECORD, "gpu_worker_actors", "the worker leaves one execution in sixteen out of its journal") \
     BUG(FORGET_REFERENCE, "frontend_client", "the client leaves the last of many handles out of what it needs back") \
-    BUG(TRIM_WINDOW, "frontend_client", "the client forgets submissions when they are answered, once its window has some") \
+    BUG(TRIM_WINDOW, "frontend_client", "the client forgets submissions of several leaves when they are answered, not when they are durable") \
     BUG(REUSE_STREAM, "frontend_client", "a place that changes its worker again keeps the number of its stream") \
     BUG(OLD_EPOCH, "gpu_worker_actors", "the worker lets a client of an older epoch attach") \
-    BUG(LATE_ANSWER, "gpu_worker_actors", "the worker answers for most of a second after its lease") \
+    BUG(LATE_ANSWER, "gpu_worker_actors", "under a head that has begun anew the worker answers for most of a second after its lease") \
     BUG(REPLAY_DONATES, "frontend_client", "a replay donates what the recovery still needs") \
     BUG(PIECES_SWAPPED, "gpu_worker_actors", "a checkpoint names its first two pieces in the wrong order") \
     BUG(WRONG_BASE, "gpu_worker_actors", "a record forgets the older one of the two that its bindings build on") \
@@ -34,8 +34,7 @@
     BUG(FORGET_LEAVES, "frontend_client", "the client forgets leaves with the record of what they went into, durable or not") \
     BUG(FACT_OF_ANOTHER, "gpu_worker_actors", "a recorded answer stands under the number of the output beside it") \
     BUG(SEND_TO_NOBODY, "gpu_worker_actors", "a piece that waits to be sent outlives its link, and is sent to nobody for ever") \
-    BUG(GRANT_ONCE, "sched", "a client that asks for one worker three times at once is answered twice") \
-    BUG(LOST_SOURCE, "frontend_client", "what waits for a value of another place is not told that the place is lost")
+    BUG(GRANT_ONCE, "sched", "a client that asks for one worker three times at once is answered twice")
 
 #ifdef DJINN_PLANTED_BUGS
 

@@ -45,7 +45,9 @@ bool worker_may_answer(const struct worker *worker)
 
 uint64_t worker_lease(const struct worker *worker)
 {
-    return worker->config.head[0] == '\0' ? 0 : worker->lease_until_ns + PLANTED(LATE_ANSWER) * (uint64_t)450000000;
+    return worker->config.head[0] == '\0'
+               ? 0
+               : worker->lease_until_ns + (PLANTED(LATE_ANSWER) && worker->generation > 1) * (uint64_t)900000000;
 }
 
 // Devices ------------------------------------------------------------------------------------------------------------

@@ -57,6 +57,39 @@ static void taking_over_by_name_fences_the_old_client_and_waits_for_every_worker
     assert_int_not_equal(grant.session, story->session);
 }
 
+static void what_an_earlier_epoch_tells_after_the_takeover_is_left_out(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+    struct wire_session_grant grant;
+    struct wire_journal_part part;
+
+    story_open(story, "chat", &worker, 1);
+    story_run(story, worker, 3);
+    uint64_t second = rig_link(rig, ROLE_CLIENT, token);
+    SAY(rig, second, SESSION_OPEN, session_open, .request = 6, .device_index = -1, .name = "chat");
+    SAY(rig, worker, ADMITTED, admitted, .session = story->session, .epoch = 2);
+    SAY(rig, worker, ADMITTED, admitted, .session = story->session, .epoch = 2);
+    HEARD(rig, second, SESSION_GRANT, session_grant, &grant);
+    assert_int_equal(grant.journalled, 3);
+    story_run(story, worker, 2);    // of epoch 1, acknowledged all the same
+    SAY(rig, second, JOURNAL_GET, journal_get, .request = 7, .session = story->session, .epoch = 2);
+    HEARD(rig, second, JOURNAL_PART, journal_part, &part);
+    assert_int_equal(part.next, 0);
+    uint32_t runs = 0;
+    struct reader reader = reader_make(part.records, part.records_bytes);
+    struct record_scratch scratch;
+    assert_ok(record_scratch_make(&scratch));
+    for (uint32_t i = 0; i < part.count; i++) {
+        struct record record;
+        assert_ok(record_read(&reader, &scratch, &record));
+        runs += record.kind == RECORD_EXECUTION;
+    }
+    assert_int_equal(runs, 3);
+    record_scratch_free(&scratch);
+}
+
 static void a_workers_death_counts_as_its_confirmation_of_the_new_epoch(void **state)
 {
     struct rig *rig = rig_make(state, token);
@@ -359,9 +392,10 @@ static void taking_over_after_a_restart_waits_for_all_who_have_something_of_the_
 }
 
 CASES(a_session_is_durable_before_its_client_hears_of_it, taking_over_by_name_fences_the_old_client_and_waits_for_every_worker,
-      a_workers_death_counts_as_its_confirmation_of_the_new_epoch, an_old_epoch_does_not_come_back,
-      sessions_survive_the_head_and_their_numbers_are_not_used_again, a_session_that_is_closed_is_erased,
-      erasing_goes_on_after_a_restart, a_named_session_that_is_kept_loses_its_values_and_keeps_its_records_for_a_while,
+      what_an_earlier_epoch_tells_after_the_takeover_is_left_out, a_workers_death_counts_as_its_confirmation_of_the_new_epoch,
+      an_old_epoch_does_not_come_back, sessions_survive_the_head_and_their_numbers_are_not_used_again,
+      a_session_that_is_closed_is_erased, erasing_goes_on_after_a_restart,
+      a_named_session_that_is_kept_loses_its_values_and_keeps_its_records_for_a_while,
       the_records_of_a_session_are_read_in_pages_each_plan_before_its_first_use,
       a_lost_worker_is_replaced_by_one_of_its_class_and_not_by_one_that_cannot_be_reached, replicas_go_to_another_living_worker,
       a_head_that_slept_gives_everybody_that_time, a_session_that_a_worker_has_is_granted_to_it_also_by_a_new_head,

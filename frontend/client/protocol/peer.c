@@ -224,7 +224,7 @@ void peer_lose(struct protocol *protocol, struct peer *peer, enum dj_error error
     // What waited for a value of it waits in vain.
     list_each (node, &protocol->peers) {
         struct peer *waiting = list_entry(node, struct peer, node);
-        if (waiting->state == PEER_READY && !protocol->is_fenced && !PLANTED(LOST_SOURCE))
+        if (waiting->state == PEER_READY && !protocol->is_fenced)
             stream_send(protocol, waiting);
     }
 }

@@ -328,6 +328,16 @@ bool protocol_is_durable(const struct protocol *protocol)
     return protocol->window == 0;
 }
 
+uint64_t protocol_session(const struct protocol *protocol)
+{
+    return protocol->session;
+}
+
+uint64_t protocol_counter(const struct protocol *protocol, uint64_t number)
+{
+    return wire_counter(protocol, number);
+}
+
 bool protocol_is_resuming(const struct protocol *protocol)
 {
     return protocol->resume != NULL;

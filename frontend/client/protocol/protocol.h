@@ -133,6 +133,9 @@ void protocol_tell(struct protocol *protocol, uint64_t now_ns);
 bool protocol_is_durable(const struct protocol *protocol);
 // Says good-bye to the head; keep: what is needed to resume the session by its name stays.
 void protocol_close(struct protocol *protocol, bool keep);
+// The session, 0 while there is none, and a recorder's number as wires and records have it.
+uint64_t protocol_session(const struct protocol *protocol);
+uint64_t protocol_counter(const struct protocol *protocol, uint64_t number);
 bool protocol_is_resuming(const struct protocol *protocol);     // submissions are still compared with records
 
 uint32_t protocol_devices(const struct protocol *protocol);         // of the pool

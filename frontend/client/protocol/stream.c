@@ -222,7 +222,7 @@ static void flight_executed(struct protocol *protocol, struct peer *peer, struct
     flight_done(protocol, peer, flight);
     peer->recovery.rounds = 0;
     protocol->port.executed(protocol->port.self, flight->tag);
-    flight->is_recorded |= PLANTED(TRIM_WINDOW) && protocol->window > 9;
+    flight->is_recorded |= PLANTED(TRIM_WINDOW) && flight->leaves_count > 1;
     flight_settle(protocol, peer, flight);
 }
 
