@@ -123,9 +123,23 @@ static void add_worker(struct cluster *cluster, uint32_t index)
         sim_listen(cluster->sim, node, worker->address_unix);
 }
 
-static void begin_twin(struct sim *sim, void *context)
+// Whose session is taken over may be the last to hear of it, and may come back to a worker that has heard of it already.
+static void cut_off_first(struct sim *sim, void *context)
 {
     const struct cluster *cluster = context;
+    uint64_t for_ns = 200 * MS + cluster->swarm.seed % 7 * 200 * MS;
+    sim_partition(sim, cluster->head, cluster->client[0], for_ns);
+    for (uint32_t i = 0; i < cluster->swarm.workers; i++) {
+        sim_partition(sim, cluster->worker[i], cluster->client[0], for_ns / 4);
+        sim_break_links(sim, cluster->worker[i], cluster->client[0]);
+    }
+}
+
+static void begin_twin(struct sim *sim, void *context)
+{
+    struct cluster *cluster = context;
+    if (cluster->swarm.seed % 2 == 0)
+        sim_at(sim, cluster->swarm.client[0].twin_at_ns, cut_off_first, cluster);
     sim_kill(sim, cluster->client[cluster->clients - 1], cluster->swarm.client[0].twin_at_ns);
 }
 

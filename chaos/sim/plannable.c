@@ -16,20 +16,6 @@ static bool nobody_has_it(void *context, struct hash128 content)
     return false;
 }
 
-static enum dj_error add_plan(struct recovery *recovery, const struct store_entry *entry)
-{
-    struct record record = {.kind = RECORD_PLAN};
-    if (!record_key_parse_hash(entry->key, entry->key_bytes, &record.plan.fingerprint))
-        return DJ_E_MALFORMED;
-    record.plan.bytes = entry->value->data;
-    record.plan.length = entry->value->bytes;
-    struct writer writer = writer_make(RECORD_BYTES_MAX);
-    record_write(&writer, &record);
-    enum dj_error error = writer.error != DJ_OK ? writer.error : recovery_add(recovery, writer.data, writer.length);
-    writer_free(&writer);
-    return error;
-}
-
 static bool is_of(const struct store_entry *entry, enum store_table table, uint64_t session)
 {
     struct exec_id id;
@@ -47,18 +33,15 @@ static enum dj_error add_all(const struct sim *sim, uint32_t head_node, uint64_t
         uint32_t count = sim_store_count(sim, head_node, tables[t]);
         for (uint32_t i = 0; i < count && error == DJ_OK; i++) {
             const struct store_entry *entry = sim_store_at(sim, head_node, tables[t], i);
-            if (tables[t] == STORE_PLAN)
-                error = add_plan(recovery, entry);
-            else if (is_of(entry, tables[t], session))
+            if (tables[t] == STORE_PLAN || is_of(entry, tables[t], session))
                 error = recovery_add(recovery, entry->value->data, entry->value->bytes);
         }
     }
     return error;
 }
 
-static bool is_durable(const struct sim *sim, struct ledger *ledger, uint64_t session, struct record_ref handle)
+static bool is_durable(struct ledger *ledger, uint64_t session, struct record_ref handle)
 {
-    (void)sim;
     return ledger_fact(ledger, (struct exec_id){.session = session, .counter = handle.counter})->was_stored;
 }
 
@@ -72,7 +55,7 @@ bool plannable(struct sim *sim, struct ledger *ledger, uint32_t head_node, uint6
     assert(error == DJ_OK);
     error = add_all(sim, head_node, session, recovery);
     for (uint32_t i = 0; i < count && error == DJ_OK; i++)
-        if (is_durable(sim, ledger, session, needed[i]))
+        if (is_durable(ledger, session, needed[i]))
             error = recovery_need(recovery, needed[i]);
     if (error == DJ_OK)
         error = recovery_plan(recovery, &(struct recovery_options){.target = 1, .allows_close = true}, nobody_has_it, NULL, &sum,

@@ -21,9 +21,8 @@
     BUG(TRIM_WINDOW, "frontend_client", "the client forgets submissions of several leaves when they are answered, not when they are durable") \
     BUG(REUSE_STREAM, "frontend_client", "a place that changes its worker again keeps the number of its stream") \
     BUG(OLD_EPOCH, "gpu_worker_actors", "the worker lets a client of an older epoch attach") \
-    BUG(LATE_ANSWER, "gpu_worker_actors", "under a head that has begun anew the worker answers for most of a second after its lease") \
+    BUG(LATE_ANSWER, "gpu_worker_actors", "with several sessions the worker answers for seconds after its lease") \
     BUG(REPLAY_DONATES, "frontend_client", "a replay donates what the recovery still needs") \
-    BUG(PIECES_SWAPPED, "gpu_worker_actors", "a checkpoint names its first two pieces in the wrong order") \
     BUG(WRONG_BASE, "gpu_worker_actors", "a record forgets the older one of the two that its bindings build on") \
     BUG(RESUME_DIFFERENT, "frontend_client", "resumption answers from a record whose bindings differ") \
     BUG(TRIM_LIVE, "sched", "a trim does not look at the first of the live handles") \

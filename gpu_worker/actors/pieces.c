@@ -320,7 +320,7 @@ static void write_record(struct worker *worker, const struct cut *cut, const str
     writer_reset(&worker->scratch);
     for (uint32_t p = 0; p < value->pieces; p++) {
         struct record_piece piece =
-            value->piece[PLANTED(PIECES_SWAPPED) && value->pieces > 1 && value->piece[1].rows > 8 && p < 2 ? 1 - p : p];
+            value->piece[p];
         if (value->pieces == 1)
             piece.rows = value->pin.meta.rank > 0 ? value->pin.meta.size[0] : 1;    // of dim 0, whichever it grows in
         record_piece_write(&worker->scratch, &piece);

@@ -47,7 +47,7 @@ uint64_t worker_lease(const struct worker *worker)
 {
     return worker->config.head[0] == '\0'
                ? 0
-               : worker->lease_until_ns + (PLANTED(LATE_ANSWER) && worker->generation > 1) * (uint64_t)900000000;
+               : worker->lease_until_ns + (PLANTED(LATE_ANSWER) && map_count(worker->sessions) > 1) * (uint64_t)3000000000;
 }
 
 // Devices ------------------------------------------------------------------------------------------------------------

@@ -177,7 +177,7 @@ static enum dj_error pin_inputs(struct lowering *lowering)
     for (uint32_t i = 0; i < srg->inputs; i++) {
         if (bench->value[i] != NULL && lower_bit(request->donated, request->donated_bytes, i))
             bench->root[i].is_owned = bench->value[i]->buffer->refs == 2 ||
-                                      (PLANTED(DONATE_SHARED) && bench->value[i]->buffer->refs == 3 && srg->inputs > 2);
+                                      (PLANTED(DONATE_SHARED) && bench->value[i]->buffer->refs == 3 && srg->inputs > 1);
     }
     for (uint32_t i = 0; i < run->staged_count; i++) {
         struct leaf *leaf = run->staged[i];

@@ -162,6 +162,26 @@ static void what_is_waited_for_may_itself_wait_for_what_stands_in_front_of_it(vo
     assert_int_equal(rig_stored(rig, STORE_EXECUTION), 4);
 }
 
+static void who_is_waited_for_may_wait_for_what_is_never_told(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+    story_open(story, "", &worker, 1);
+    struct record last = import_of(story->session, 9, 6), next = import_of(story->session, 6, 4),
+                  other = import_of(story->session, 10, 9);
+
+    story_run(story, worker, 1);
+    story_journal(story, worker, &last);
+    story_journal(story, worker, &next);
+    story_journal(story, worker, &other);
+    rig_advance(rig, 1000000000);
+    assert_int_equal(rig_stored(rig, STORE_EXECUTION), 1);
+    struct record missing = import_of(story->session, 4, 1);
+    story_journal(story, worker, &missing);
+    assert_int_equal(rig_stored(rig, STORE_EXECUTION), 5);
+}
+
 static void what_waited_for_a_record_goes_with_its_link(void **state)
 {
     struct rig *rig = rig_make(state, token);
@@ -315,7 +335,7 @@ static void a_checkpoint_in_the_store_replaces_a_replica_and_not_the_other_way_r
 CASES(a_full_disk_refuses_new_work_and_loses_nothing, clients_hear_exactly_which_executions_are_durable,
       an_import_waits_for_the_record_of_what_it_imported, what_waited_for_a_record_goes_with_its_link,
       a_record_that_comes_behind_the_one_that_needs_it_is_taken_first,
-      what_is_waited_for_may_itself_wait_for_what_stands_in_front_of_it,
+      what_is_waited_for_may_itself_wait_for_what_stands_in_front_of_it, who_is_waited_for_may_wait_for_what_is_never_told,
       an_execution_waits_for_the_records_of_its_inputs_and_those_behind_it_wait_too, only_who_has_the_session_speaks_for_it,
       what_is_said_of_session_0_is_left_out, records_older_than_an_inventory_add_no_location,
       a_value_that_was_given_back_is_not_live, a_checkpoint_in_the_store_replaces_a_replica_and_not_the_other_way_round)
