@@ -2,6 +2,7 @@
 
 #include "cli/chaos_order.h"
 
+#include <limits.h>
 #include <dirent.h>
 #include <errno.h>
 #include <signal.h>
@@ -86,14 +87,24 @@ static pid_t pid_in_status(const cJSON *status, const char *name)
     return 0;
 }
 
+// The number in "client-1234", as clients without a name are called; 0: it is not of that form.
+static pid_t pid_in_name(const char *name)
+{
+    char *end;
+    if (strncmp(name, "client-", 7) != 0)
+        return 0;
+    long pid = strtol(name + 7, &end, 10);
+    return *end == '\0' && pid > 1 && pid <= INT_MAX ? (pid_t)pid : 0;
+}
+
 static int find_pid(const struct client_options *client, const char *name, pid_t *ret)
 {
     int code = EXIT_DONE;
     *ret = pid_by_socket(client, name);
     if (*ret > 0)
         return EXIT_DONE;
-    if (strncmp(name, "client-", 7) == 0 && atoi(name + 7) > 1 && kill(atoi(name + 7), 0) == 0) {
-        *ret = atoi(name + 7);
+    if (pid_in_name(name) != 0 && kill(pid_in_name(name), 0) == 0) {
+        *ret = pid_in_name(name);
         return EXIT_DONE;
     }
     cJSON *status = ask_status(client, &code);
@@ -291,12 +302,12 @@ static void peer_name(const struct client_options *client, const char *name, cha
 {
     int code = EXIT_DONE;
     snprintf(peer, CHAOS_NAME_MAX, "%s", name);
-    if (strncmp(name, "client-", 7) != 0)
+    if (pid_in_name(name) == 0)
         return;
     snprintf(peer, CHAOS_NAME_MAX, "client");
     cJSON *status = ask_status(client, &code);
     const cJSON *item;
-    cJSON_ArrayForEach(item, json_at(status, "sessions")) if ((int)json_number(item, "pid") == atoi(name + 7) &&
+    cJSON_ArrayForEach(item, json_at(status, "sessions")) if ((pid_t)json_number(item, "pid") == pid_in_name(name) &&
                                                               json_text(item, "name")[0] != '\0')
         snprintf(peer, CHAOS_NAME_MAX, "%.63s", json_text(item, "name"));
     cJSON_Delete(status);

@@ -83,12 +83,17 @@ int chaos_run(int argc, char **argv)
     options_parse(&argp, argc, argv, &options);
     ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
     struct scenario *scenario = calloc((size_t)options.files, sizeof *scenario);
-    if (length <= 0 || scenario == NULL)
+    if (length <= 0 || scenario == NULL) {
+        free(scenario);
         return complain(EXIT_FAILED, "this program does not find itself, or no memory");
+    }
     program[length] = '\0';
-    for (int i = 0; i < options.files; i++)
-        if (scenario_load(options.file[i], &scenario[i], &fault) != DJ_OK)
-            return complain_fault(EXIT_USAGE, fault.code, &fault);
+    for (int i = 0; i < options.files; i++) {
+        if (scenario_load(options.file[i], &scenario[i], &fault) == DJ_OK)
+            continue;
+        free(scenario);
+        return complain_fault(EXIT_USAGE, fault.code, &fault);
+    }
     int broken = 0;
     for (int i = 0; i < options.files; i++) {
         struct scenario_verdict verdict;

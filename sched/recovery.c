@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "core/base/log.h"
-#include "core/base/planted.h"
 #include "core/lineage/recovery.h"
 #include "sched/state.h"
 

@@ -1,7 +1,7 @@
 // Client: the manual is client.h. One call of client_run is what frontend/client/loop does between two polls: events to the protocol, time to
 // the protocol, and whoever waits looks whether it may go on.
 
-#include "chaos/sim/client.h"
+#include "chaos/sim/client_state.h"
 
 #include "chaos/sim/program.h"
 #include "core/base/assert.h"
@@ -19,42 +19,7 @@
 #define RECONNECT_NS 100000000u    // after a session that could not be opened
 #define ROOM_NS 600000000000u      // as the client's loop waits for room
 #define FAREWELL_NS 20000000u      // between saying good-bye and closing the links
-enum { EVENTS_FIRST = 64, OPENINGS_MAX = 400, LINKS_MAX = 128 };
-
-enum phase { PHASE_OPENING, PHASE_PAUSING, PHASE_RUNNING, PHASE_ENDING, PHASE_LEAVING, PHASE_FINISHED };
-
-struct fetching {
-    struct client *client;
-    struct value *value;
-    uint32_t holders;
-    bool is_done;
-    enum dj_error error;
-    char text[FAULT_TEXT_MAX];
-};
-
-struct client {
-    struct sim *sim;
-    uint32_t node;
-    const struct client_config *config;
-    struct recorder *recorder;
-    struct protocol *protocol;
-    struct program *program;
-    struct io_effects *effects, silent;
-    struct io_event *event;
-    uint32_t events, event_capacity;
-    uint64_t now_ns, next_request, wake_ns;
-    enum phase phase;
-    uint32_t openings;
-    // What the program waits for.
-    struct value *reading;
-    struct fetching *fetching;
-    bool is_flushing, is_started, is_fenced;
-    uint64_t room_until_ns;
-    uint64_t link[LINKS_MAX];    // that are up; 0: none
-    void **tag;                  // of submissions without an outcome
-    uint32_t tags, tag_capacity;
-    uint64_t life;
-};
+enum { OPENINGS_MAX = 400 };
 
 void client_wrong(struct client *client, const char *format, ...)
 {
@@ -115,154 +80,6 @@ uint32_t client_live_handles(const struct client *client, struct record_ref *ret
     return seen.count;
 }
 
-static void note_link(struct client *client, uint64_t from, uint64_t to)
-{
-    for (uint32_t i = 0; i < LINKS_MAX; i++)
-        if (client->link[i] == from) {
-            client->link[i] = to;
-            return;
-        }
-    assert(to == 0);
-}
-
-static void tag_goes_out(struct client *client, void *tag)
-{
-    if (client->tags == client->tag_capacity) {
-        client->tag_capacity = client->tag_capacity == 0 ? EVENTS_FIRST : client->tag_capacity * 2;
-        client->tag = realloc(client->tag, client->tag_capacity * sizeof *client->tag);
-        assert(client->tag != NULL);
-    }
-    client->tag[client->tags++] = tag;
-}
-
-static bool tag_comes_back(struct client *client, const void *tag)
-{
-    for (uint32_t i = 0; i < client->tags; i++)
-        if (client->tag[i] == tag) {
-            client->tag[i] = client->tag[--client->tags];
-            return true;
-        }
-    client_wrong(client, "every request ends once: an outcome for a submission that has had one");
-    return false;
-}
-
-// The recorder's port -------------------------------------------------------------------------------------------------------
-
-static uint32_t port_place(void *self, int device)
-{
-    struct client *client = self;
-    return protocol_place(client->protocol, client->now_ns, device);
-}
-
-static void port_submit(void *self, const struct submission *submission)
-{
-    struct client *client = self;
-    client->config->totals->executions++;
-    tag_goes_out(client, submission->tag);
-    protocol_submit(client->protocol, client->now_ns, submission);
-}
-
-static void port_import(void *self, uint32_t place, uint64_t counter, uint32_t from_place, uint64_t from_counter,
-                        uint32_t from_output, void *tag)
-{
-    struct client *client = self;
-    tag_goes_out(client, tag);
-    protocol_import(client->protocol, client->now_ns, place, counter, from_place, from_counter, from_output, tag);
-}
-
-static void port_release(void *self, uint32_t place, const struct released *released, uint32_t count)
-{
-    struct client *client = self;
-    if (client->protocol != NULL)
-        protocol_release(client->protocol, place, released, count);
-}
-
-// The protocol's port -------------------------------------------------------------------------------------------------------
-
-static uint64_t port_link_open(void *self, const char *address)
-{
-    struct client *client = self;
-    struct io_effect *effect = effects_add(client->effects, IO_LINK_OPEN);
-    effect->link_open.request = ++client->next_request;
-    snprintf(effect->link_open.address, sizeof effect->link_open.address, "%s", address);
-    return client->next_request;
-}
-
-static void port_link_close(void *self, uint64_t link)
-{
-    struct client *client = self;
-    note_link(client, link, 0);
-    effects_add(client->effects, IO_LINK_CLOSE)->link_close.link = link;
-}
-
-static void port_send(void *self, uint64_t link, uint16_t message, struct blob *body, struct blob *bulk, uint64_t bulk_offset,
-                      uint64_t bulk_bytes, uint64_t not_after_ns)
-{
-    struct client *client = self;
-    struct io_effect *effect = effects_add(client->effects, IO_SEND);
-    effect->send.link = link;
-    effect->send.message = message;
-    effect->send.body = body;
-    effect->send.bulk = bulk;
-    effect->send.bulk_offset = bulk_offset;
-    effect->send.bulk_bytes = bulk_bytes;
-    effect->send.not_after_ns = not_after_ns;
-}
-
-static void port_answered(void *self, void *tag, uint32_t output, struct blob *blob, uint64_t offset, uint64_t length)
-{
-    recorder_answered(((struct client *)self)->recorder, tag, output, blob, offset, length);
-}
-
-static void port_executed(void *self, void *tag)
-{
-    if (tag_comes_back(self, tag))
-        recorder_executed(((struct client *)self)->recorder, tag);
-}
-
-static void port_failed(void *self, void *tag, enum dj_error error, int64_t node, const char *text)
-{
-    if (tag_comes_back(self, tag))
-        recorder_failed(((struct client *)self)->recorder, tag, error, node, text);
-}
-
-static void port_place_lost(void *self, uint32_t place, enum dj_error error, const char *text)
-{
-    recorder_place_lost(((struct client *)self)->recorder, place, error, text);
-}
-
-static void fetching_drop(struct fetching *fetching)
-{
-    if (--fetching->holders > 0)
-        return;
-    recorder_unwant(fetching->client->recorder, fetching->value);
-    free(fetching);
-}
-
-static void port_fetched(void *self, void *tag, enum dj_error error, const char *text, struct blob *blob, uint64_t length)
-{
-    struct client *client = self;
-    struct fetching *fetching = tag;
-    recorder_value_set_coming(fetching->value, false);
-    fetching->is_done = true;
-    fetching->error = error;
-    snprintf(fetching->text, sizeof fetching->text, "%s", text);
-    if (error == DJ_OK && blob != NULL)
-        recorder_value_answer(client->recorder, fetching->value, blob, 0, length);
-    fetching_drop(fetching);
-}
-
-static void port_told(void *self, void *tag, enum dj_error error, const char *text, const void *data, size_t bytes)
-{
-    (void)self, (void)tag, (void)error, (void)text, (void)data, (void)bytes;    // no question is asked
-}
-
-static void port_live_handles(void *self, uint32_t place, void (*visit)(void *context, uint64_t counter, uint32_t output),
-                              void *context)
-{
-    recorder_live_handles(((struct client *)self)->recorder, place, visit, context);
-}
-
 static void open_session(struct client *client)
 {
     struct protocol_config config = {
@@ -277,19 +94,7 @@ static void open_session(struct client *client)
     snprintf(config.host, sizeof config.host, "%s", client->config->host);
     snprintf(config.name, sizeof config.name, "%s", client->config->name);
     snprintf(config.tenant, sizeof config.tenant, "default");
-    struct protocol_port port = {
-        .self = client,
-        .link_open = port_link_open,
-        .link_close = port_link_close,
-        .send = port_send,
-        .answered = port_answered,
-        .executed = port_executed,
-        .failed = port_failed,
-        .place_lost = port_place_lost,
-        .fetched = port_fetched,
-        .told = port_told,
-        .live_handles = port_live_handles,
-    };
+    struct protocol_port port = client_protocol_port(client);
     enum dj_error error = protocol_make(&config, &port, &client->protocol);
     assert(error == DJ_OK);
     client->phase = PHASE_OPENING;
@@ -308,7 +113,7 @@ static void close_session(struct client *client)
     client->protocol = NULL;
     for (uint32_t i = 0; i < LINKS_MAX; i++)
         if (client->link[i] != 0)
-            port_link_close(client, client->link[i]);
+            client_close_link(client, client->link[i]);
 }
 
 // Waiting -------------------------------------------------------------------------------------------------------------------
@@ -341,7 +146,7 @@ static void end_read(struct client *client, enum dj_error error, const char *tex
     struct value *value = client->reading;
     client->reading = NULL;
     if (client->fetching != NULL)
-        fetching_drop(client->fetching);
+        client_drop_fetching(client->fetching);
     client->fetching = NULL;
     if (error != DJ_OK)
         program_failed(client->program, error, text);
@@ -502,9 +307,9 @@ static void give_up(struct client *client)
 static void handle(struct client *client, struct io_event *event)
 {
     if (event->kind == IO_LINK_UP)
-        note_link(client, 0, event->link_up.link);
+        client_note_link(client, 0, event->link_up.link);
     else if (event->kind == IO_LINK_DOWN && event->link_down.link != 0)
-        note_link(client, event->link_down.link, 0);
+        client_note_link(client, event->link_down.link, 0);
     if (client->protocol != NULL && event->kind != IO_START)
         protocol_event(client->protocol, client->now_ns, event);
     else
@@ -568,7 +373,7 @@ static void client_free(void *self)
     recorder_close(client->recorder, DJ_E_CLOSED, "the client is over");
     if (client->reading != NULL) {
         if (client->fetching != NULL)
-            fetching_drop(client->fetching);
+            client_drop_fetching(client->fetching);
         recorder_unwant(client->recorder, client->reading);
     }
     close_session(client);
@@ -592,8 +397,7 @@ void *client_make(struct sim *sim, uint32_t node, uint64_t life, void *config)
     *client = (struct client){.sim = sim, .node = node, .config = config, .life = life, .effects = &client->silent};
     effects_init(&client->silent);
     client->config->totals->lives++;
-    struct recorder_port port = {
-        .self = client, .place = port_place, .submit = port_submit, .import = port_import, .release = port_release};
+    struct recorder_port port = client_recorder_port(client);
     enum dj_error error = recorder_make(&port, &client->recorder);
     assert(error == DJ_OK);
     struct program_options program = client->config->program;

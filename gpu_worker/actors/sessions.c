@@ -3,7 +3,6 @@
 // more and its records are sent.
 
 #include "core/base/log.h"
-#include "core/base/planted.h"
 #include "gpu_worker/actors/state.h"
 
 #include <inttypes.h>
@@ -113,7 +112,7 @@ static enum dj_error check_attach(const struct session *session, const struct wo
         return DJ_E_UNEXPECTED;
     if (session == NULL || session->epoch < attach->epoch)
         return DJ_E_SESSION_UNKNOWN;
-    if (session->epoch > attach->epoch && !(PLANTED(OLD_EPOCH) && attach->stream > 1))
+    if (session->epoch > attach->epoch)
         return DJ_E_EPOCH_FENCED;
     return hash128_equal(session->secret, attach->secret) ? DJ_OK : DJ_E_GRANT;
 }

