@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import linecache
 import os
+import signal
 import sys
 import time
 
@@ -23,6 +24,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a print goes to the log
     names = {"torch": torch, "djinn": djinn, "time": time, "D": "remote_accelerator", "R": torch.device("remote_accelerator")}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background was started with it ignored
     djinn.init(session=str(os.getpid()))
     for line in sys.stdin:
         code = json.loads(line)
