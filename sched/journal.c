@@ -116,7 +116,7 @@ void journal_pump(struct head *head)
 static bool is_late(const struct head_session *session, const struct record *record)
 {
     bool is_run = record->kind == RECORD_EXECUTION || record->kind == RECORD_IMPORT;
-    return is_run && session->opening.stage == OPENING_NONE && exec_epoch(record_run_id(record).counter) < session->epoch;
+    return is_run && exec_epoch(record_run_id(record).counter) < session->told_epoch;
 }
 
 static enum dj_error accept_run(struct head *head, const struct head_link *link, struct head_session *session,

@@ -133,6 +133,7 @@ static void grant_opened(struct head *head, struct head_session *session)
         .request = session->opening.request, .session = session->id, .device_index = session->opening.device_index};
 
     session->opening.stage = OPENING_NONE;
+    session->told_epoch = session->epoch;
     if (ask.device_index != SESSION_NO_DEVICE) {
         session_grant(head, session, &ask, true);
         return;

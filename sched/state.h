@@ -104,6 +104,7 @@ enum opening_stage {
 struct head_session {
     uint64_t id;
     uint32_t epoch;
+    uint32_t told_epoch;    // that a client was granted last in this life of the head: it has read all that earlier epochs left; 0: none
     uint64_t link;    // 0: the client is away
     uint64_t away_since_ns;
     char tenant[64], name[64];
