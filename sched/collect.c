@@ -10,6 +10,7 @@
 
 #include "core/base/log.h"
 #include "core/lineage/recovery.h"
+#include "core/lineage/vectors.h"
 #include "core/srg/bindings.h"
 #include "sched/state.h"
 
@@ -64,94 +65,24 @@ static bool mark_pieces(struct collection *collection, const struct record_check
 
 // Decoding (on another thread) ------------------------------------------------------------------------------------------------------
 
-// The words of one record. The records of a chain may come from different journals, so the two that come before a delta are found by their
-// counters, which the record names (record.h), and never by what was stored for its base. The latest are kept; those that were the last but
-// one of a chain are the first to go.
-struct vector {
-    struct list node;
-    uint64_t counter;
-    const struct srg_plan *plan;
-    int64_t word[];
-};
-
 struct decoder {
     struct collection *collection;
-    struct map *plans, *vectors;    // by fingerprint: struct srg_plan; by counter: struct vector
-    struct list by_age;
-    uint64_t vector_bytes;
-    int64_t *word;
+    struct map *plans;    // by fingerprint: struct srg_plan
+    struct vectors *vectors;
     struct record_scratch scratch;
     struct record *record;
 };
 
-static void vector_drop(struct decoder *decoder, struct vector *vector)
-{
-    map_take(decoder->vectors, map_key(vector->counter));
-    list_remove(&vector->node);
-    decoder->vector_bytes -= sizeof *vector + vector->plan->words * sizeof vector->word[0];
-    free(vector);
-}
-
-static bool vector_keep(struct decoder *decoder, const struct srg_plan *plan, uint64_t counter)
-{
-    size_t bytes = plan->words * sizeof decoder->word[0];
-    struct vector *vector = malloc(sizeof *vector + bytes);
-
-    if (vector == NULL)
-        return false;
-    while (!list_is_empty(&decoder->by_age) &&
-           (map_count(decoder->vectors) == VECTORS_MAX || decoder->vector_bytes > VECTOR_BYTES_MAX))
-        // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was dropped is unlinked
-        vector_drop(decoder, list_entry(decoder->by_age.next, struct vector, node));
-    vector->counter = counter;
-    vector->plan = plan;
-    memcpy(vector->word, decoder->word, bytes);
-    list_push(&decoder->by_age, &vector->node);
-    decoder->vector_bytes += sizeof *vector + bytes;
-    if (map_put(decoder->vectors, map_key(counter), vector) == DJ_OK)
-        return true;
-    vector_drop(decoder, vector);
-    return false;
-}
-
-// 0: none is named, which is no failure.
-static bool vector_find(const struct decoder *decoder, const struct srg_plan *plan, uint64_t counter, struct vector **ret)
-{
-    *ret = counter == 0 ? NULL : map_get(decoder->vectors, map_key(counter));
-    return counter == 0 || (*ret != NULL && (*ret)->plan == plan);
-}
-
-// Into decoder->word.
-static bool decode(struct decoder *decoder, const struct srg_plan *plan, const struct record_execution *execution)
-{
-    struct vector *base, *before;
-    struct reader reader = reader_make(execution->delta, execution->delta_length);
-    struct binding_history history = {.words = plan->words};
-
-    if (!vector_find(decoder, plan, execution->base, &base) || !vector_find(decoder, plan, execution->before, &before))
-        return false;
-    history.depth = base == NULL ? 0 : before == NULL ? 1 : 2;
-    history.last = base == NULL ? NULL : base->word;
-    history.before = before == NULL ? NULL : before->word;
-    if (bindings_decode(&history, &reader, decoder->word) != DJ_OK || reader_left(&reader) != 0 ||
-        record_words_check(decoder->word, plan->words) != execution->check)
-        return false;
-    if (before != NULL) {
-        list_remove(&before->node);
-        list_push(decoder->by_age.next, &before->node);    // to the front
-    }
-    return true;
-}
-
 static bool mark_execution(struct decoder *decoder, const struct record_execution *execution)
 {
     const struct srg_plan *plan = map_get(decoder->plans, execution->plan);
-    bool is_ok = plan != NULL && decode(decoder, plan, execution);
+    const int64_t *word = plan == NULL ? NULL : vectors_decode(decoder->vectors, execution, plan->words);
+    bool is_ok = word != NULL;
 
     for (uint32_t i = 0; is_ok && i < plan->inputs; i++)
         if (plan->input[i].is_leaf)
-            is_ok = mark(decoder->collection, binding_leaf(plan, decoder->word, i));
-    return is_ok && vector_keep(decoder, plan, execution->id.counter);
+            is_ok = mark(decoder->collection, binding_leaf(plan, word, i));
+    return is_ok;
 }
 
 static bool mark_records(struct decoder *decoder)
@@ -174,8 +105,6 @@ static bool mark_records(struct decoder *decoder)
 
 static bool learn_plans(struct decoder *decoder)
 {
-    uint32_t words = 1;
-
     for (uint32_t i = 0;; i++) {
         const struct blob *value = gather_plan(decoder->collection->gather, i);
         if (value == NULL)
@@ -189,10 +118,8 @@ static bool learn_plans(struct decoder *decoder)
             plan_drop(plan);
             return false;
         }
-        words = plan->words > words ? plan->words : words;
     }
-    decoder->word = calloc(words, sizeof *decoder->word);
-    return decoder->word != NULL;
+    return true;
 }
 
 static void *decode_session(void *input)
@@ -202,20 +129,17 @@ static void *decode_session(void *input)
     uint32_t cursor = 0;
     void *plan;
 
-    list_init(&decoder.by_age);
     bool is_ok = decoder.record != NULL && record_scratch_make(&decoder.scratch) == DJ_OK &&
-                 map_make(RECOVERY_PLANS_MAX, &decoder.plans) == DJ_OK && map_make(VECTORS_MAX, &decoder.vectors) == DJ_OK &&
-                 learn_plans(&decoder) && mark_records(&decoder);
+                 map_make(RECOVERY_PLANS_MAX, &decoder.plans) == DJ_OK &&
+                 vectors_make(VECTORS_MAX, VECTOR_BYTES_MAX, &decoder.vectors) == DJ_OK && learn_plans(&decoder) &&
+                 mark_records(&decoder);
     collection->is_undecodable = collection->is_undecodable || !is_ok;
-    list_each (node, &decoder.by_age)
-        vector_drop(&decoder, list_entry(node, struct vector, node));
     while (decoder.plans != NULL && (plan = map_next(decoder.plans, &cursor, NULL)) != NULL)
         plan_drop(plan);
-    map_free(decoder.vectors);
+    vectors_free(decoder.vectors);
     map_free(decoder.plans);
     record_scratch_free(&decoder.scratch);
     free(decoder.record);
-    free(decoder.word);
     return collection;
 }
 

@@ -76,7 +76,7 @@ static struct head_worker *fill(struct head_link *link, const struct wire_join *
 uint32_t worker_numerics(const struct head_worker *worker, uint32_t device)
 {
     const char *numerics = worker->device[device].numerics;
-    return (uint32_t)hash64(numerics, strlen(numerics));
+    return record_numerics(numerics);
 }
 
 void worker_location(const struct head_worker *worker, struct wire_location *ret)

@@ -102,6 +102,26 @@ void record_scratch_free(struct record_scratch *scratch)
     *scratch = (struct record_scratch){0};
 }
 
+void record_add_producer(struct record_execution *execution, uint64_t counter)
+{
+    uint32_t at = execution->producers;
+    while (at > 0 && execution->producer[at - 1] >= counter) {
+        if (execution->producer[at - 1] == counter)
+            return;
+        at--;
+    }
+    if (execution->producers == RECORD_PRODUCERS_MAX)
+        return;
+    memmove(&execution->producer[at + 1], &execution->producer[at], (execution->producers - at) * sizeof execution->producer[0]);
+    execution->producer[at] = counter;
+    execution->producers++;
+}
+
+uint32_t record_numerics(const char *text)
+{
+    return (uint32_t)hash64(text, strlen(text));
+}
+
 uint32_t record_words_check(const int64_t *word, uint32_t words)
 {
     return (uint32_t)hash64(word, words * sizeof *word);

@@ -189,6 +189,10 @@ struct record {
     };
 };
 
+// Adds an execution that made an input, in order, each once; beyond RECORD_PRODUCERS_MAX those that do not fit are left out.
+void record_add_producer(struct record_execution *execution, uint64_t counter);
+// The number of a numerics class, by the text that a device gives for it.
+uint32_t record_numerics(const char *text);
 uint32_t record_words_check(const int64_t *word, uint32_t words);
 
 // The parts of records that recovery steps are written of too. record_bits_read reads into `to` (RECORD_BITS_MAX / 8 bytes), of which the

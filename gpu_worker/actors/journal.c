@@ -118,21 +118,6 @@ void worker_journal_plan(struct worker *worker, struct hash128 fingerprint, cons
 
 // Executions ---------------------------------------------------------------------------------------------------------
 
-static void add_producer(struct record_execution *execution, uint64_t counter)
-{
-    uint32_t at = execution->producers;
-    while (at > 0 && execution->producer[at - 1] >= counter) {
-        if (execution->producer[at - 1] == counter)
-            return;
-        at--;
-    }
-    if (execution->producers == RECORD_PRODUCERS_MAX)
-        return;
-    memmove(&execution->producer[at + 1], &execution->producer[at], (execution->producers - at) * sizeof execution->producer[0]);
-    execution->producer[at] = counter;
-    execution->producers++;
-}
-
 static void add_answers(struct record_execution *execution, const struct exec_run *run)
 {
     uint32_t total = 0;
@@ -308,7 +293,7 @@ uint64_t worker_journal_execution(struct worker *worker, const struct work *work
         if (srg->input[i].is_leaf)
             continue;
         binding_handle(srg, work->word, i, &distance, &output);
-        add_producer(execution, run->id.counter - distance);
+        record_add_producer(execution, run->id.counter - distance);
     }
     add_gone(worker, work, execution);
     add_answers(execution, run);

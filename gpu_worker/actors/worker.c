@@ -298,7 +298,7 @@ static enum dj_error worker_start(struct actor *self, void *state, const void *a
     if (worker->config.devices == 0)
         return DJ_E_NO_DEVICE;
     const char *numerics = worker->config.device[0]->info->numerics;
-    worker->numerics = (uint32_t)hash64(numerics, strlen(numerics));
+    worker->numerics = record_numerics(numerics);
     enum dj_error error = make_tables(worker);
     if (error == DJ_OK)
         error = exec_make(worker->config.device[0], &worker->exec);

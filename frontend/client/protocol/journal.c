@@ -72,21 +72,6 @@ static bool add_plan(struct batch *batch, const struct srg_plan *plan)
     return is_added && map_put(protocol->journal_plans, plan->fingerprint, protocol) != DJ_E_NO_MEMORY;
 }
 
-static void add_producer(struct record_execution *execution, uint64_t counter)
-{
-    uint32_t at = execution->producers;
-    while (at > 0 && execution->producer[at - 1] >= counter) {
-        if (execution->producer[at - 1] == counter)
-            return;
-        at--;
-    }
-    if (execution->producers == RECORD_PRODUCERS_MAX)
-        return;
-    memmove(&execution->producer[at + 1], &execution->producer[at], (execution->producers - at) * sizeof execution->producer[0]);
-    execution->producer[at] = counter;
-    execution->producers++;
-}
-
 // Inputs: who made them, and which of them ended here.
 static uint32_t read_inputs(const struct flight *flight, struct record_execution *execution, struct record_ref *gone)
 {
@@ -97,7 +82,7 @@ static uint32_t read_inputs(const struct flight *flight, struct record_execution
         if (flight->plan->input[i].is_leaf)
             continue;
         binding_handle(flight->plan, flight->word, i, &distance, &output);
-        add_producer(execution, flight->counter - distance);
+        record_add_producer(execution, flight->counter - distance);
         if (bit_get(flight->donated, i) && gones < RECORD_GONE_MAX)
             gone[gones++] = (struct record_ref){.counter = flight->counter - distance, .output = output};
     }

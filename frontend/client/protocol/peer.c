@@ -116,7 +116,7 @@ void peer_granted(struct protocol *protocol, uint64_t now_ns, struct peer *peer,
     peer->session = protocol->session;
     peer->epoch = protocol->epoch;
     peer->grant_request = peer->ask_at_ns = 0;
-    peer->numerics = (uint32_t)hash64(grant->numerics, strlen(grant->numerics));
+    peer->numerics = record_numerics(grant->numerics);
     peer->has_failed_unix = peer->was_attached = false;
     peer->dials = 0;
     peer->down_since_ns = 0;

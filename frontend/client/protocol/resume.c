@@ -15,6 +15,7 @@
 #include "core/base/assert.h"
 #include "core/base/log.h"
 #include "core/base/planted.h"
+#include "core/lineage/vectors.h"
 #include "frontend/client/protocol/state.h"
 
 enum { RECORDS_MAX = 1 << 20, PARTS_MAX = 1 << 12, VECTORS_MAX = 1 << 14 };
@@ -25,15 +26,6 @@ struct resume_record {
     uint64_t counter;
     const uint8_t *at;
     uint32_t length, part;
-};
-
-// What a record's delta gave; known by its counter. The oldest go when there are too many.
-struct vector {
-    struct list node;
-    uint64_t counter;
-    struct hash128 plan;
-    uint32_t words;
-    int64_t word[];
 };
 
 struct resume_outcome {
@@ -54,9 +46,8 @@ struct resume {
     uint32_t parts;
     struct resume_record *record;
     uint32_t records, capacity, at;
-    struct map *vectors;
-    struct list vectors_by_age, outcomes;
-    uint64_t vector_bytes;
+    struct vectors *vectors;
+    struct list outcomes;
 };
 
 // Numbers --------------------------------------------------------------------------------------------------------------------
@@ -109,14 +100,13 @@ void resume_begin(struct protocol *protocol, uint64_t journalled)
     if (journalled == 0 || protocol->epoch <= 1)
         return;
     struct resume *resume = calloc(1, sizeof *resume);
-    if (resume == NULL || map_make(VECTORS_MAX, &resume->vectors) != DJ_OK) {
+    if (resume == NULL || vectors_make(VECTORS_MAX, RESUME_VECTOR_BYTES_MAX, &resume->vectors) != DJ_OK) {
         free(resume);
         log_write(LOG_WARN, "client", "no memory to resume from records: everything runs again");
         return;
     }
     resume->is_loading = true;
     list_init(&resume->outcomes);
-    list_init(&resume->vectors_by_age);
     protocol->resume = resume;
     resume_ask(protocol);
 }
@@ -137,21 +127,6 @@ bool resume_is_loading(const struct protocol *protocol)
     return protocol->resume != NULL && protocol->resume->is_loading;
 }
 
-static void vector_drop(struct resume *resume, struct vector *vector)
-{
-    map_take(resume->vectors, map_key(vector->counter));
-    list_remove(&vector->node);
-    resume->vector_bytes -= sizeof *vector + vector->words * sizeof *vector->word;
-    free(vector);
-}
-
-static void vectors_free(struct resume *resume)
-{
-    list_each (node, &resume->vectors_by_age)
-        vector_drop(resume, list_entry(node, struct vector, node));
-    map_free(resume->vectors);
-}
-
 // The records are worth nothing any more; outcomes that are due stay.
 static void records_drop(struct resume *resume)
 {
@@ -169,7 +144,7 @@ void resume_free(struct protocol *protocol)
     if (resume == NULL)
         return;
     records_drop(resume);
-    vectors_free(resume);
+    vectors_free(resume->vectors);
     list_each (node, &resume->outcomes) {    // NOLINT(clang-analyzer-unix.Malloc): what was freed is unlinked
         struct resume_outcome *outcome = list_entry(node, struct resume_outcome, node);
         list_remove(&outcome->node);
@@ -287,59 +262,6 @@ bool resume_refused(struct protocol *protocol, uint64_t request)
 
 // Comparing -------------------------------------------------------------------------------------------------------------------
 
-static bool vector_keep(struct resume *resume, const struct record_execution *execution, const int64_t *word, uint32_t words)
-{
-    size_t bytes = words * sizeof *word;
-    struct vector *vector = malloc(sizeof *vector + bytes);
-    if (vector == NULL)
-        return false;
-    vector->counter = execution->id.counter;
-    vector->plan = execution->plan;
-    vector->words = words;
-    if (words > 0)
-        memcpy(vector->word, word, bytes);
-    resume->vector_bytes += sizeof *vector + bytes;
-    while (!list_is_empty(&resume->vectors_by_age) &&
-           (map_count(resume->vectors) == VECTORS_MAX || resume->vector_bytes > RESUME_VECTOR_BYTES_MAX))
-        // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was dropped is unlinked
-        vector_drop(resume, list_entry(resume->vectors_by_age.next, struct vector, node));
-    list_push(&resume->vectors_by_age, &vector->node);
-    if (map_put(resume->vectors, map_key(vector->counter), vector) == DJ_OK)
-        return true;
-    vector_drop(resume, vector);
-    return false;
-}
-
-// 0: none is named, which is no failure.
-static bool vector_find(const struct resume *resume, const struct record_execution *execution, uint64_t counter, uint32_t words,
-                        struct vector **ret)
-{
-    *ret = counter == 0 ? NULL : map_get(resume->vectors, map_key(counter));
-    return counter == 0 || (*ret != NULL && (*ret)->words == words && hash128_equal((*ret)->plan, execution->plan));
-}
-
-// The words of the record. NULL: it cannot be read.
-static const int64_t *words_of(struct protocol *protocol, const struct record_execution *execution, uint32_t words)
-{
-    struct resume *resume = protocol->resume;
-    struct vector *base, *before;
-    if (!vector_find(resume, execution, execution->base, words, &base) ||
-        !vector_find(resume, execution, execution->before, words, &before))
-        return NULL;
-    struct binding_history history = {.words = words};
-    history.depth = base == NULL ? 0 : before == NULL ? 1 : 2;
-    history.last = base == NULL ? NULL : base->word;
-    history.before = before == NULL ? NULL : before->word;
-    int64_t *word = arena_alloc(protocol->arena, (words + 1) * sizeof *word);
-    struct reader reader = reader_make(execution->delta, execution->delta_length);
-    if (word == NULL || bindings_decode(&history, &reader, word) != DJ_OK || reader_left(&reader) != 0 ||
-        record_words_check(word, words) != execution->check || !vector_keep(resume, execution, word, words))
-        return NULL;
-    if (before != NULL && map_get(resume->vectors, map_key(execution->before)) == before)    // the next one's are base and this
-        vector_drop(resume, before);
-    return word;
-}
-
 static const struct record_answer *answer_to(const struct record_execution *execution, uint32_t output)
 {
     for (uint32_t i = 0; i < execution->answers; i++)
@@ -356,7 +278,7 @@ static bool is_same(struct protocol *protocol, const struct submission *submissi
     for (uint32_t i = 0; i < submission->answers_count; i++)
         if (answer_to(execution, submission->answers[i]) == NULL)
             return false;
-    const int64_t *recorded = words_of(protocol, execution, plan->words);
+    const int64_t *recorded = vectors_decode(protocol->resume->vectors, execution, plan->words);
     int64_t *word = arena_copy(protocol->arena, submission->word, (plan->words + 1) * sizeof *word - sizeof *word);
     if (recorded == NULL || (word == NULL && plan->words > 0))
         return false;
