@@ -328,5 +328,7 @@ void collect_check(struct head *head, uint64_t now_ns)
 
 void collect_end(struct head *head)
 {
+    if (head->collection != NULL)
+        head->collection->is_computing = false;
     end(head);
 }

@@ -11,6 +11,7 @@
 enum { EXPLANATION_BYTES_MAX = 1 << 20 };
 
 struct explanation {
+    struct list list;
     uint64_t link, request;
     struct handle handle;
     struct gather *gather;
@@ -21,6 +22,7 @@ struct explanation {
 
 static void explanation_free(struct explanation *job)
 {
+    list_remove(&job->list);
     gather_free(job->gather);
     writer_free(&job->json);
     free(job->view);
@@ -163,8 +165,19 @@ void explain_ask(struct head *head, struct head_link *link, const struct wire_as
         job->handle = handle;
         job->json = writer_make(EXPLANATION_BYTES_MAX);
     }
+    if (job != NULL)
+        list_push(&head->explanations, &job->list);
     if (job == NULL || !gather_begin(head, handle.execution.session, gathered, job, &job->gather)) {
-        free(job);
+        if (job != NULL)
+            explanation_free(job);
         head_reply_failed(head, link->link, ask->request, DJ_E_NO_MEMORY, "the head has no memory to explain it");
     }
+}
+
+void explanations_end(struct head *head)
+{
+    if (head->explanations.next == NULL)
+        return;
+    list_each (node, &head->explanations)
+        explanation_free(list_entry(node, struct explanation, list));
 }

@@ -77,6 +77,13 @@ void gather_free(struct gather *gather)
     free(gather);
 }
 
+void gather_abandon(struct gather *gather)
+{
+    gather->is_out = false;
+    if (gather->is_cancelled)
+        gather_free(gather);
+}
+
 static void end(struct head *head, struct gather *gather, enum dj_error error, const char *text)
 {
     gather->step = GATHER_DONE;

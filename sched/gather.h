@@ -24,6 +24,7 @@ typedef void gather_done(struct head *head, struct gather *gather, void *context
 // Reads the session's records. False out of memory. *ret is set before `done` can be called.
 bool gather_begin(struct head *head, uint64_t session, gather_done *done, void *context, struct gather **ret);
 void gather_free(struct gather *gather);    // at any time: `done` is not called any more. NULL is allowed
+void gather_abandon(struct gather *gather);    // what it waits for will not come: the head ends
 
 void gathers_check(struct head *head);    // those that waited for the journal
 void gather_read(struct head *head, struct gather *gather, enum dj_error error, struct store_result *result);    // takes the result

@@ -246,7 +246,7 @@ static void compute_done(struct head *head, const struct io_event *event)
     struct head_ticket *ticket = map_take(head->tickets, map_key(event->compute_done.ticket));
 
     switch (ticket == NULL ? TICKET_SIDE : ticket->kind) {
-    case TICKET_ANNOTATE: plans_annotated(head, map_get(head->plans, ticket->hash), event->compute_done.result); break;
+    case TICKET_ANNOTATE: plans_annotated(map_get(head->plans, ticket->hash), ticket->job); break;
     case TICKET_SURVEY: gather_surveyed(head, ticket->job); break;
     case TICKET_RECOVERY: recovery_planned(head, ticket->job); break;
     case TICKET_EXPLAIN: explained(head, ticket->job); break;
@@ -340,6 +340,7 @@ static enum dj_error head_start(struct actor *self, void *state, const void *arg
         head->config.leaf_store_bytes = HEAD_LEAF_STORE_BYTES;
     list_init(&head->gathers);
     list_init(&head->recoveries);
+    list_init(&head->explanations);
     list_init(&head->erasures);
     list_init(&head->pages);
     list_init(&head->trims);
@@ -381,10 +382,22 @@ static void end_session(void *value)
     lineage_end(value);
 }
 
+// Nothing is under way any more (an actor ends after its process' threads): what a ticket's answer would have freed goes with its owner,
+// or here where it has none.
 static void end_ticket(void *value)
 {
-    blob_drop(((struct head_ticket *)value)->body);
-    free(value);
+    struct head_ticket *ticket = value;
+
+    switch (ticket->job == NULL ? TICKET_SIDE : ticket->kind) {
+    case TICKET_ANNOTATE: plans_annotated(NULL, ticket->job); break;
+    case TICKET_GATHER:
+    case TICKET_SURVEY: gather_abandon(ticket->job); break;
+    case TICKET_RECOVERY: recovery_abandon(ticket->job); break;
+    case TICKET_TRIM: trim_abandon(ticket->job); break;
+    default: break;
+    }
+    blob_drop(ticket->body);
+    free(ticket);
 }
 
 static void end_plan(void *value)
@@ -415,7 +428,9 @@ static void head_end(struct actor *self, void *state)
         blob_drop(head->parked[i].body);
         blob_drop(head->parked[i].bulk);
     }
+    end_map(head->tickets, end_ticket);
     recoveries_end(head);
+    explanations_end(head);
     trims_end(head);
     pages_end(head);
     erase_end(head);
@@ -427,7 +442,6 @@ static void head_end(struct actor *self, void *state)
     map_free(head->names);
     end_map(head->plans, end_plan);
     end_map(head->leaves, end_leaf);
-    end_map(head->tickets, end_ticket);
     end_map(head->transfers, end_transfer);
     record_scratch_free(&head->scratch);
     arena_free(head->arena);

@@ -90,17 +90,14 @@ static void begin_annotation(struct head *head, struct head_plan *plan)
     job->keep = plan->keep;
     plan->is_annotating = true;
     struct head_ticket *ticket = head_ticket(head, actor_compute(head->self, annotate, job), TICKET_ANNOTATE);
-    if (ticket != NULL)
+    if (ticket != NULL) {
         ticket->hash = plan->fingerprint;
+        ticket->job = job;
+    }
 }
 
-void plans_annotated(struct head *head, struct head_plan *plan, void *result)
+void plans_annotated(struct head_plan *plan, struct annotate_job *job)
 {
-    struct annotate_job *job = result;
-
-    (void)head;
-    if (job == NULL)
-        return;
     plan_drop(job->plan);
     if (plan == NULL || job->error != DJ_OK) {
         if (job->error != DJ_OK)

@@ -53,6 +53,13 @@ static void recovery_end(struct head_recovery *job)
     free(job);
 }
 
+void recovery_abandon(struct head_recovery *job)
+{
+    job->is_computing = false;
+    if (job->is_dropped)
+        recovery_end(job);
+}
+
 static void forget(struct head *head, struct head_recovery *job)
 {
     struct head_session *session = map_get(head->sessions, map_key(job->session));

@@ -177,7 +177,7 @@ enum ticket_kind {
     TICKET_LEAF,
     TICKET_LEAF_READ,
     TICKET_SIDE,
-    TICKET_ANNOTATE,
+    TICKET_ANNOTATE,     // a COMPUTE; job: struct annotate_job
     TICKET_SESSION,      // a session's record: number is the session, last its epoch
     TICKET_GATHER,       // job: struct gather
     TICKET_SURVEY,       // a COMPUTE; job: struct gather
@@ -302,7 +302,7 @@ struct head {
     uint32_t expecteds, expected_capacity;
     struct gone_worker gone[GONE_REMEMBERED];
     uint64_t gones;
-    struct list gathers, recoveries, erasures, pages, trims;
+    struct list gathers, recoveries, explanations, erasures, pages, trims;
     uint32_t recoveries_active;
     struct recent_recovery recent[RECENT_RECOVERIES];
     uint64_t recents;
@@ -392,7 +392,8 @@ struct head_worker *placement_choose(struct head *head, const struct head_sessio
 struct head_plan *plans_see(struct head *head, struct hash128 fingerprint);    // NULL: the registry is full
 void plans_learn(struct head *head, const struct record_plan *record);
 void plans_ran(struct head *head, const struct record_execution *record, const struct head_worker *worker);
-void plans_annotated(struct head *head, struct head_plan *plan, void *result);
+struct annotate_job;
+void plans_annotated(struct head_plan *plan, struct annotate_job *job);    // takes the job; plan: NULL when it is not known any more
 void plans_free(struct head_plan *plan);
 
 // journal.c
@@ -445,12 +446,14 @@ void recoveries_check(struct head *head);    // begins those that may
 void recoveries_link_down(struct head *head, uint64_t link);
 void recoveries_worker_gone(struct head *head, const struct head_worker *worker);
 void recoveries_session_over(struct head *head, uint64_t session);
+void recovery_abandon(struct head_recovery *job);    // its computation's answer will not come: the head ends
 void recoveries_end(struct head *head);
 DJ_MUST_USE enum dj_error recovery_add_view(struct recovery *recovery, const struct lineage_view *view);
 
 // explain.c
 void explain_ask(struct head *head, struct head_link *link, const struct wire_ask *ask);
 void explained(struct head *head, struct explanation *job);
+void explanations_end(struct head *head);
 
 // trim.c
 void trim_note(struct head_session *session, uint64_t counter);    // was journalled
@@ -458,6 +461,7 @@ void trim_consider(struct head *head, struct head_session *session);
 void trim_planned(struct head *head, struct trim *trim);
 void trim_committed(struct head *head, struct trim *trim, enum dj_error error);
 void trim_forget(struct head_session *session);
+void trim_abandon(struct trim *trim);    // as recovery_abandon
 void trims_end(struct head *head);
 
 // pages.c

@@ -51,6 +51,11 @@ static void trim_free(struct trim *trim)
     free(trim);
 }
 
+void trim_abandon(struct trim *trim)
+{
+    trim->is_computing = false;
+}
+
 void trim_note(struct head_session *session, uint64_t counter)
 {
     struct trim_fresh *fresh = session == NULL ? NULL : session->fresh;

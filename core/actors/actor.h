@@ -70,7 +70,8 @@ struct actor_class {
 };
 
 // A restarted actor keeps its id, its argument and those registrations below that name it; its children, timers, letters and links are gone.
-// When an actor ends, its links are closed and answers to its tickets are dropped: what a device list names must not die with the state.
+// When an actor ends, its links are closed and answers to its tickets are dropped: what a device list or a computation names must not die with
+// the state. Only a root may free it in `end`: that comes with process_free, when nothing is under way.
 
 // What a handler may do; `self` is the actor that runs.
 uint64_t actor_now_ns(const struct actor *self);                        // the time of this step

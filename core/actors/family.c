@@ -247,9 +247,9 @@ void actor_failed(struct actor *actor, enum dj_error error)
         if (verdict == ACTOR_RESTART && may_restart(actor)) {
             if (actor_restart(actor, error))
                 return;
-        } else {
+        } else if (parent != NULL) {
             actor_end(actor, error);
-        }
+        }    // a root ends with the process, when nothing of it is under way any more
         actor = parent;
         if (parent == NULL && !process->has_exited) {
             log_write(LOG_ERROR, "actors", "a root actor failed; the process ends error=%s", dj_error_name(error));
