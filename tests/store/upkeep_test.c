@@ -1,6 +1,7 @@
 // Checking and copying beside a store that is being written: a backup is one moment, whole, whatever is replaced and deleted meanwhile.
 
 #include <sys/file.h>
+#include <sys/wait.h>
 
 #include "store/upkeep.h"
 #include "tests/store/rig.h"
@@ -62,11 +63,29 @@ static void remove_folder(const char *folder)
     assert_int_equal(system(command), 0);
 }
 
+// In a process of its own, as `djinn store backup` does: LMDB's locks are the process', and closing one of two environments in one process
+// would end those of both.
+static bool is_copied_whole(const char *folder, const char *copy)
+{
+    struct upkeep_report report = {0};
+    struct fault fault = {0};
+    int status;
+
+    pid_t child = fork();
+    if (child == 0) {
+        enum dj_error error = upkeep_backup(folder, copy, NULL, &report, &fault);
+        bool is_whole = error == DJ_OK && report.damaged == 0 && report.files > 0;
+        if (!is_whole)
+            dprintf(STDOUT_FILENO, "%s %s; %u damaged\n", dj_error_name(error), fault.text, (unsigned)report.damaged);
+        _exit(is_whole ? 0 : 1);
+    }
+    return child > 0 && waitpid(child, &status, 0) == child && status == 0;
+}
+
 static void a_backup_beside_a_writer_is_whole(void **state)
 {
     struct rig *rig = rig_make(state);
     char copy[96];
-    struct fault fault = {0};
 
     rig->config.durability = STORE_MEMORY;    // as fast as it can be
     assert_ok(open_store(rig, NULL));
@@ -75,18 +94,13 @@ static void a_backup_beside_a_writer_is_whole(void **state)
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, write_on, &writing), 0);
     snprintf(copy, sizeof copy, "%s-copy", rig->folder);
-    uint32_t damaged = 0, files = 0;
     for (int i = 0; i < BACKUPS; i++) {
-        struct upkeep_report report = {0};
-        enum dj_error error = upkeep_backup(rig->folder, copy, NULL, &report, &fault);
-        damaged += error != DJ_OK || report.damaged > 0;
-        files += (uint32_t)report.files;
+        assert_true(is_copied_whole(rig->folder, copy));
         remove_folder(copy);
     }
     __atomic_store_n(&writing.is_over, true, __ATOMIC_RELAXED);
     pthread_join(thread, NULL);
-    assert_int_equal(damaged, 0);
-    assert_true(files >= BACKUPS && writing.commits > 0);
+    assert_true(writing.commits > 0);
     // What was kept for the copies has gone since.
     assert_ok(commit(rig, pair(writing.data, 2)));
     assert_int_equal(blob_files(rig->folder), store_stats(&rig->port).files);
