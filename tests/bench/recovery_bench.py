@@ -24,6 +24,7 @@ from pool import machine, summary
 POLICIES = ("checkpoint", "replicate", "recompute")
 SMALL, LARGE = ("256", "4", "1024"), ("768", "12", "50257")
 SILENCE_S = 180.0
+AFTER = 24  # tokens of a generation behind the kill
 BLOCK_CALLS, BLOCKS = 40, 120
 HANDLES = 100_000
 
@@ -38,13 +39,14 @@ def pauses(given: argparse.Namespace) -> None:
             found, warm = [], []
             with Crew(workers=2, memory="3G" if given.large else "1G", name="bench") as crew:
                 shape = ["--width", width, "--layers", layers, "--vocabulary", vocabulary, "--prompt", 16, "--recovery", policy]
-                program = Program(crew, "generate.py", *shape, "--tokens", context - 8, "--generations", given.runs)
+                tokens = context - 16  # with the prompt: the context at the end, and AFTER tokens before it at the kill
+                program = Program(crew, "generate.py", *shape, "--tokens", tokens, "--generations", given.runs)
                 for run in range(given.runs):
-                    program.until(run * (context - 8) + 1, SILENCE_S)
+                    program.until(run * tokens + 1, SILENCE_S)
                     serving = crew.serving()
-                    token = run * (context - 8) + context - 16
-                    program.until(token, SILENCE_S)
                     crew.start_worker()  # its start is no part of the pause
+                    token = (run + 1) * tokens - AFTER
+                    program.until(token, SILENCE_S)
                     at = program.progress
                     struck = time.monotonic()
                     crew.kill(serving)

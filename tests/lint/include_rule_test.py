@@ -42,6 +42,7 @@ RULE: dict[str, tuple[str, set[str] | None]] = {
     "gpu_worker/exec": ("exec", ACTORS),
     "gpu_worker/actors": ("worker_actors", EXEC),
     "gpu_worker/kernels": ("kernels_cpu", OPS),
+    "gpu_worker/kernels/cuda": ("kernels_cuda", OPS | {"kernels_cpu"}),
     "gpu_worker/device": ("device_cpu", IO | {"kernels_cpu"}),
     "frontend/client/recorder": ("client_recorder", ACTORS | {"client_protocol", "djinn_abi"}),
     "frontend/client/protocol": ("client_protocol", ACTORS),

@@ -1,5 +1,5 @@
-// Harness: the CPU kernel table behind a flat C interface, for test_kernels.py and tests/bench/kernels.py (ctypes). Tensors arrive as
-// records of int64, attributes as records and a pool of ints; output sizes and strides are inferred by core/ops or given by the caller.
+// Harness: a backend's kernels (harness_backend.h) behind a flat C interface, for test_*.py and tests/bench/kernels.py (ctypes). Tensors arrive
+// as records of int64, attributes as records and a pool of ints; output sizes and strides are inferred by core/ops or given by the caller.
 
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +7,7 @@
 
 #include "core/ops/op.h"
 #include "gpu_worker/kernels/kernel.h"
+#include "tests/gpu_worker/kernels/harness_backend.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -107,7 +108,7 @@ static void build(struct flat_call *flat, struct call_memory *m)
 EXPORT const char *harness_numerics(void)
 {
     ops_init();
-    return kernels_cpu()->numerics;
+    return backend_numerics();
 }
 
 EXPORT int harness_op(const char *name)
@@ -156,13 +157,12 @@ EXPORT int harness_call(struct flat_call *flat)
 {
     static struct call_memory m;
     ops_init();
-    const struct kernel *kernel = &kernels_cpu()->kernel[flat->op];
-    if (kernel->run == NULL)
+    if (!backend_has((uint32_t)flat->op))
         return -1;
     build(flat, &m);
-    if (kernel->can != NULL && !kernel->can(&m.call))
+    if (!backend_can(&m.call))
         return -2;
-    m.call.scratch_bytes = kernel->scratch == NULL ? 0 : kernel->scratch(&m.call);
+    m.call.scratch_bytes = backend_scratch(&m.call);
     size_t bytes = (m.call.scratch_bytes + 63) / 64 * 64;
     char *memory = bytes == 0 ? NULL : aligned_alloc(64, bytes + 64);
     if (memory != NULL) {
@@ -175,7 +175,7 @@ EXPORT int harness_call(struct flat_call *flat)
     flat->best_ns = 1e30;
     for (int64_t i = 0; i < (flat->repeat < 1 ? 1 : flat->repeat) && error == DJ_OK; i++) {
         double start = now_ns();
-        error = kernel->run(&m.call);
+        error = backend_run(&m.call);
         double ns = now_ns() - start;
         flat->best_ns = ns < flat->best_ns ? ns : flat->best_ns;
     }

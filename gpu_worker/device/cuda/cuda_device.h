@@ -1,0 +1,52 @@
+// Cuda device: the device port (core/io/device.h) on one GPU.
+//
+// One thread. It turns each list into a program (kernels/cuda/program.h), gives it to the list's stream with one copy of all arguments, and posts IO_DEVICE_DONE when
+// the list's event has come. The region is one cudaMalloc, made with everything else that is ever needed (staging, arguments, workspace) before the device
+// says that it is there: running out is a typed error at the start, and nothing is allocated later.
+//
+// WRITE and READ go through pinned memory in chunks, so that copying to and from it overlaps with the bus. A list's READs are copied out of it
+// when its event has come. Recurring programs (equal steps, three times) are captured as CUDA graphs; least recently used ones go beyond CUDA_GRAPHS_MAX.
+//
+// An error that CUDA calls sticky ends this incarnation of the device: lists in flight and later ones fail with DJ_E_DEVICE, `is_lost` says so,
+// and whoever owns the device stops it and makes it anew under a new incarnation; lineage brings back what it held.
+
+#ifndef GPU_WORKER_DEVICE_CUDA_CUDA_DEVICE_H
+#define GPU_WORKER_DEVICE_CUDA_CUDA_DEVICE_H
+
+#include <stdint.h>
+
+#include "core/base/error.h"
+#include "core/io/device.h"
+#include "core/io/io.h"
+#include "gpu_worker/kernels/cuda/api.h"
+
+struct cublaslt_api;
+struct cudnn_api;
+
+enum { CUDA_GRAPHS_MAX = 64, CUDA_GRAPH_AFTER = 3, CUDA_STAGING_BYTES = 64 << 20, CUDA_CHUNK_BYTES = 4 << 20 };
+
+// Device code by family (enum cuda_family): fatbins; the module's images, or those of a test's fake.
+struct cuda_image { const void *data; size_t bytes; };
+
+struct cuda_device_config {
+    uint32_t index;                     // comes back in IO_DEVICE_DONE
+    int ordinal;                        // the GPU, as CUDA counts
+    uint64_t memory_bytes;              // of the region; 0: 90 % of what is free
+    bool allows_tf32;
+    const struct cuda_api *api;
+    const struct cublaslt_api *blas;    // NULL: absent
+    const struct cudnn_api *dnn;        // NULL: absent
+    const struct cuda_image *image;     // CUDA_FAMILIES of them
+    const struct io_sink *sink;         // gets IO_DEVICE_DONE; must outlive the device
+};
+
+struct cuda_device_stats {
+    uint64_t lists, launches, graph_launches, graph_captures, graphs, bytes_in, bytes_out;
+};
+
+// Starts the device. port->stop ends and frees it. DJ_E_DEVICE_MEMORY, DJ_E_DEVICE, DJ_E_NO_MEMORY with words.
+DJ_MUST_USE enum dj_error cuda_device_make(const struct cuda_device_config *config, struct device_port **ret, struct fault *fault);
+struct cuda_device_stats cuda_device_stats(const struct device_port *port);
+bool cuda_device_is_lost(const struct device_port *port);
+
+#endif

@@ -1,0 +1,8 @@
+// attention, host half.
+
+#include "gpu_worker/kernels/cuda/cuda.h"
+
+void cuda_table_attention(struct cuda_entry *entry)
+{
+    (void)entry;
+}

@@ -1,0 +1,8 @@
+// conv, host half.
+
+#include "gpu_worker/kernels/cuda/cuda.h"
+
+void cuda_table_conv(struct cuda_entry *entry)
+{
+    (void)entry;
+}

@@ -1,0 +1,8 @@
+// gather, host half.
+
+#include "gpu_worker/kernels/cuda/cuda.h"
+
+void cuda_table_gather(struct cuda_entry *entry)
+{
+    (void)entry;
+}

@@ -1,0 +1,34 @@
+// Libraries: cuBLASLt and cuDNN as tables of functions with their handles, as the device opened them (device/cuda/load.h). Either may be absent: then kernels
+// of our own serve, as another numerics class. Functions' and enumerations' names are the libraries' own; declarations are ours, compared with NVIDIA's headers
+// where there are any.
+
+#ifndef GPU_WORKER_KERNELS_CUDA_LIBRARIES_H
+#define GPU_WORKER_KERNELS_CUDA_LIBRARIES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "gpu_worker/kernels/cuda/api.h"
+
+struct cublaslt_api;            // cublaslt.h
+struct cudnn_api;               // cudnn.h
+struct matmul_cache;            // matmul.c: the algorithm chosen for each shape
+struct conv_cache;              // conv.c: the plan made for each shape
+
+struct cuda_libraries {
+    const struct cuda_api *api;
+    uint32_t processors;        // of the GPU: multiprocessors
+    uint32_t capability;        // 90 for 9.0
+    bool allows_tf32;
+    const struct cublaslt_api *blas;
+    void *blas_handle;          // cublasLtHandle_t
+    struct matmul_cache *matmuls;
+    const struct cudnn_api *dnn;
+    void *dnn_handle;           // cudnnHandle_t
+    struct conv_cache *convs;
+    void *workspace;            // device memory for both, one call at a time (one compute stream)
+    size_t workspace_bytes;
+};
+
+#endif

@@ -1,0 +1,8 @@
+// matmul, host half.
+
+#include "gpu_worker/kernels/cuda/cuda.h"
+
+void cuda_table_matmul(struct cuda_entry *entry)
+{
+    (void)entry;
+}

@@ -1,0 +1,8 @@
+// pointwise, host half.
+
+#include "gpu_worker/kernels/cuda/cuda.h"
+
+void cuda_table_pointwise(struct cuda_entry *entry)
+{
+    (void)entry;
+}

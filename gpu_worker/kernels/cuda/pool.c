@@ -1,0 +1,8 @@
+// pool, host half.
+
+#include "gpu_worker/kernels/cuda/cuda.h"
+
+void cuda_table_pool(struct cuda_entry *entry)
+{
+    (void)entry;
+}

@@ -1,0 +1,8 @@
+// random, host half.
+
+#include "gpu_worker/kernels/cuda/cuda.h"
+
+void cuda_table_random(struct cuda_entry *entry)
+{
+    (void)entry;
+}

@@ -1,0 +1,62 @@
+// CUDA's kernels, run on this machine by the emulator. Each call gets another order of threads.
+
+#include <string.h>
+
+#include "gpu_worker/kernels/cuda/cuda.h"
+#include "tests/gpu_worker/kernels/harness_backend.h"
+#include "tests/lib/cuda/emulator.h"
+
+static uint64_t seed;
+
+const char *backend_numerics(void)
+{
+    return "cuda emulated";
+}
+
+bool backend_has(uint32_t op)
+{
+    return kernels_cuda()->entry[op].emit != NULL;
+}
+
+bool backend_can(const struct kernel_call *call)
+{
+    const struct cuda_entry *entry = &kernels_cuda()->entry[call->op->number];
+    return entry->can == NULL || entry->can(call);
+}
+
+size_t backend_scratch(const struct kernel_call *call)
+{
+    const struct cuda_entry *entry = &kernels_cuda()->entry[call->op->number];
+    return entry->scratch == NULL ? 0 : entry->scratch(call);
+}
+
+static enum dj_error run_step(const struct cuda_program *program, const struct cuda_step *step, unsigned long long *fault_word, struct fault *fault)
+{
+    if (step->function == CUDA_FUNCTION_NONE)
+        return step->call(program->context + step->args_offset, program->libraries, NULL, fault);
+    struct emulator_launch launch = {.grid = {step->grid_x, step->grid_y, step->grid_z},
+                                     .block = step->block,
+                                     .shared_bytes = step->shared_bytes,
+                                     .args = program->args + step->args_offset,
+                                     .fault = fault_word,
+                                     .task = step->task};
+    emulator_run(emulator_find(step->function), &launch, ++seed);
+    return DJ_OK;
+}
+
+enum dj_error backend_run(const struct kernel_call *call)
+{
+    static struct cuda_program program;
+    unsigned long long fault_word = 0;
+    struct fault fault;
+
+    cuda_program_reset(&program);
+    enum dj_error error = kernels_cuda()->entry[call->op->number].emit(call, &program);
+    if (error == DJ_OK)
+        error = program.error;
+    for (uint32_t i = 0; i < program.steps && error == DJ_OK; i++)
+        error = run_step(&program, &program.step[i], &fault_word, &fault);
+    if (error == DJ_OK && fault_word != 0 && !program.may_fault)
+        return DJ_E_INTERNAL;    // nobody would have looked
+    return error == DJ_OK ? cuda_fault_error(fault_word) : error;
+}
