@@ -63,23 +63,59 @@ static void remove_folder(const char *folder)
     assert_int_equal(system(command), 0);
 }
 
-// In a process of its own, as `djinn store backup` does: LMDB's locks are the process', and closing one of two environments in one process
-// would end those of both.
+// A process of its own, as `djinn store backup` is: LMDB's locks are the process', and closing one of two environments in one process would
+// end those of both. It is made before there are threads, and copies whenever it is sent a byte.
+struct copier {
+    pid_t pid;
+    int ask, answer;
+};
+
 static bool is_copied_whole(const char *folder, const char *copy)
 {
     struct upkeep_report report = {0};
     struct fault fault = {0};
-    int status;
 
-    pid_t child = fork();
-    if (child == 0) {
-        enum dj_error error = upkeep_backup(folder, copy, NULL, &report, &fault);
-        bool is_whole = error == DJ_OK && report.damaged == 0 && report.files > 0;
-        if (!is_whole)
-            dprintf(STDOUT_FILENO, "%s %s; %u damaged\n", dj_error_name(error), fault.text, (unsigned)report.damaged);
-        _exit(is_whole ? 0 : 1);
+    enum dj_error error = upkeep_backup(folder, copy, NULL, &report, &fault);
+    bool is_whole = error == DJ_OK && report.damaged == 0 && report.files > 0;
+    if (!is_whole)
+        dprintf(STDOUT_FILENO, "%s %s; %u damaged\n", dj_error_name(error), fault.text, (unsigned)report.damaged);
+    return is_whole;
+}
+
+static struct copier copier_make(const char *folder, const char *copy)
+{
+    int ask[2], answer[2];
+    char byte;
+
+    assert_int_equal(pipe(ask), 0);
+    assert_int_equal(pipe(answer), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(ask[1]);
+        while (read(ask[0], &byte, 1) == 1) {
+            byte = is_copied_whole(folder, copy) ? 'y' : 'n';
+            if (write(answer[1], &byte, 1) != 1)
+                break;
+        }
+        _exit(0);
     }
-    return child > 0 && waitpid(child, &status, 0) == child && status == 0;
+    assert_true(pid > 0);
+    close(ask[0]);
+    close(answer[1]);
+    return (struct copier){.pid = pid, .ask = ask[1], .answer = answer[0]};
+}
+
+static bool copier_copies(const struct copier *copier)
+{
+    char byte = 0;
+    return write(copier->ask, "c", 1) == 1 && read(copier->answer, &byte, 1) == 1 && byte == 'y';
+}
+
+static void copier_end(struct copier *copier)
+{
+    close(copier->ask);
+    close(copier->answer);
+    waitpid(copier->pid, NULL, 0);
 }
 
 static void a_backup_beside_a_writer_is_whole(void **state)
@@ -88,18 +124,22 @@ static void a_backup_beside_a_writer_is_whole(void **state)
     char copy[96];
 
     rig->config.durability = STORE_MEMORY;    // as fast as it can be
+    snprintf(copy, sizeof copy, "%s-copy", rig->folder);
+    struct copier copier = copier_make(rig->folder, copy);
     assert_ok(open_store(rig, NULL));
     struct writing writing = {.rig = rig, .data = noise(state, BLOB_BYTES + 500)};
     assert_ok(commit(rig, pair(writing.data, 1)));
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, write_on, &writing), 0);
-    snprintf(copy, sizeof copy, "%s-copy", rig->folder);
+    uint32_t whole = 0;
     for (int i = 0; i < BACKUPS; i++) {
-        assert_true(is_copied_whole(rig->folder, copy));
+        whole += copier_copies(&copier);
         remove_folder(copy);
     }
     __atomic_store_n(&writing.is_over, true, __ATOMIC_RELAXED);
     pthread_join(thread, NULL);
+    copier_end(&copier);
+    assert_int_equal(whole, BACKUPS);
     assert_true(writing.commits > 0);
     // What was kept for the copies has gone since.
     assert_ok(commit(rig, pair(writing.data, 2)));
