@@ -67,7 +67,7 @@ int chaos_live(int argc, char **argv)
         {"seed", KEY_SEED, "S", 0, "of every choice (default 0)", 0},
         {"ms", KEY_MS, "N", 0, "delay, slow-disk, clock-jump: milliseconds", 0},
         {"jitter", KEY_JITTER, "N", 0, "delay: up to so many milliseconds more", 0},
-        {"count", KEY_COUNT, "N", 0, "drop, duplicate, reorder, corrupt, oom: how often (default 1)", 0},
+        {"count", KEY_COUNT, "N", 0, "drop, duplicate, reorder, corrupt, oom, device-lost: how often (default 1)", 0},
         {"rarity", KEY_RARITY, "N", 0, "drop, duplicate, reorder, corrupt: strikes one frame in N (default 1)", 0},
         {0},
     };
@@ -78,7 +78,7 @@ int chaos_live(int argc, char **argv)
         "Break something in a running pool, for a time.\v"
         "NAME is head, a worker's name, or client-PID.\n\n"
         "kill-worker [NAME], kill-head, kill-client [NAME], pause NAME: by signals to processes of this user and machine.\n"
-        "partition NAME OTHER, delay NAME, drop NAME, duplicate NAME, reorder NAME, corrupt NAME, oom NAME, disk-full, slow-disk, clock-jump NAME, "
+        "partition NAME OTHER, delay NAME, drop NAME, duplicate NAME, reorder NAME, corrupt NAME, oom NAME, device-lost NAME, disk-full, slow-disk, clock-jump NAME, "
         "show NAME: done by the process itself, which must have been started with --chaos (a client: with DJINN_CHAOS=1).\n"
         "run FILE...: scenarios; sim: the simulated world. Each has its own --help.\n\n"
         "Frames carry numbers and checksums: one that is dropped, duplicated, reordered or corrupted ends its link, as docs/chaos.md says."

@@ -351,11 +351,10 @@ static int show(const struct chaos_order *order, const struct client_options *cl
 // The table ---------------------------------------------------------------------------------------------------------------------
 
 static const struct verb verb_table[] = {
-    {"kill-worker", kill_worker}, {"kill-head", kill_head},   {"kill-client", kill_client},
-    {"pause", pause_named},       {"partition", partition},   {"delay", tell_fault},
-    {"drop", tell_fault},         {"duplicate", tell_fault},  {"reorder", tell_fault},
-    {"corrupt", tell_fault},      {"oom", tell_fault},        {"disk-full", tell_fault},
-    {"slow-disk", tell_fault},    {"clock-jump", tell_fault}, {"show", show},
+    {"kill-worker", kill_worker}, {"kill-head", kill_head},   {"kill-client", kill_client}, {"pause", pause_named},
+    {"partition", partition},     {"delay", tell_fault},      {"drop", tell_fault},         {"duplicate", tell_fault},
+    {"reorder", tell_fault},      {"corrupt", tell_fault},    {"oom", tell_fault},          {"disk-full", tell_fault},
+    {"slow-disk", tell_fault},    {"clock-jump", tell_fault}, {"device-lost", tell_fault},  {"show", show},
 };
 enum { VERBS = sizeof verb_table / sizeof verb_table[0] };
 

@@ -131,6 +131,35 @@ void worker_name(const struct head *head, uint64_t incarnation, char ret[64])
             memcpy(ret, head->worker[i]->name, sizeof head->worker[i]->name);
 }
 
+// Whoever joins under the name of a worker that counts as alive is a new life of it whose old connection has not closed here yet, or a twin.
+// Only the old one can tell them apart: the dead one is silent. A lease's worth of heartbeats says that it lives; a count and not a time,
+// since a clock may jump. Until then the newcomer may ask again. One newcomer is judged at a time.
+static bool has_outlived(struct head_worker *old, uint64_t newcomer)
+{
+    bool is_judged = old->beats_challenged >= HEAD_LEASE_NS / HEAD_HEARTBEAT_NS;
+
+    if (old->challenger == newcomer)
+        return is_judged;
+    if (old->challenger == 0 || is_judged) {
+        old->challenger = newcomer;
+        old->beats_challenged = 0;
+    }
+    return false;
+}
+
+static void refuse_name(struct head *head, const struct head_link *link, struct head_worker *old, uint64_t newcomer)
+{
+    if (has_outlived(old, newcomer))
+        head_reply_failed(head, link->link, 0, DJ_E_INVALID,
+                          "another worker named %s is alive here; start this one with another --name", old->name);
+    else
+        head_reply_failed(head, link->link, 0, DJ_E_BUSY,
+                          "a worker named %s was heard a moment ago; if that was an earlier life of this one, its name is free "
+                          "within %u s",
+                          old->name, (uint32_t)(HEAD_LEASE_NS / 1000000000));
+    head_close(head, link->link);
+}
+
 void worker_join(struct head *head, struct head_link *link, const struct wire_join *join)
 {
     uint32_t slot = 0;
@@ -142,9 +171,7 @@ void worker_join(struct head *head, struct head_link *link, const struct wire_jo
     struct head_worker *old = find_named(head, join->name);
     if (old != NULL && old->incarnation != join->incarnation && old->link != 0 &&
         actor_now_ns(head->self) - old->last_heard_ns < HEAD_LEASE_NS && old->pid != join->pid) {
-        head_reply_failed(head, link->link, 0, DJ_E_INVALID,
-                          "another worker named %s is alive here; start this one with another --name", join->name);
-        head_close(head, link->link);
+        refuse_name(head, link, old, join->incarnation);
         return;
     }
     if (old != NULL)
@@ -176,6 +203,7 @@ void worker_heard(struct head *head, struct head_worker *worker, const struct wi
 {
     worker->last_heard_ns = actor_now_ns(head->self);
     worker->load = *beat;
+    worker->beats_challenged++;
     struct wire_heartbeat_ok ok = {.sequence = beat->sequence, .sent_ns = beat->sent_ns, .generation = head->generation};
     head_send(head, worker->link, WIRE_HEARTBEAT_OK, wire_heartbeat_ok_encode(&ok));
 }

@@ -75,6 +75,8 @@ struct head_worker {
     uint32_t sessions;    // with a grant for one of its devices
     struct wire_heartbeat load;
     bool is_suspect;    // silent for longer than its lease when last looked at
+    uint64_t challenger;    // another incarnation that wants to join under its name; 0: none
+    uint32_t beats_challenged;    // heartbeats since
     bool has_inventory;        // it has told all that it holds
     uint64_t journal_since;    // records below this number are older than its inventory
 };

@@ -55,7 +55,7 @@ static bool may_fail(void *context, enum dj_error error, bool is_opening)
     case DJ_E_NO_DEVICE:
         return swarm->workers > 1;    // a program names a device before its worker has joined, or while it is away
     // A life that hangs, or is cut off for longer than its lease, is as dead as one that was killed.
-    case DJ_E_QUARANTINED: return sim_stats(cluster->sim).deaths + witness_totals(cluster->witness).fences >= 2;
+    case DJ_E_QUARANTINED: return witness_totals(cluster->witness).ended_lives >= 2;
     default: return false;
     }
 }

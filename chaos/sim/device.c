@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LISTS_MAX = 4096, SCRATCH_BYTES = 64 };
+enum { LISTS_MAX = 4096, SCRATCH_BYTES = 64, ERRORS_A_LOSS = 8 };
 
 struct stream {
     struct device_list *list[LISTS_MAX];    // a ring
@@ -26,6 +26,7 @@ struct sim_device {
     struct device_info info;
     struct device_port port;
     uint8_t *region;
+    uint64_t lost;    // the incarnation that lost the device; 0: none
     struct stream stream[DEVICE_STREAMS];
 };
 
@@ -123,6 +124,8 @@ static void forget_streams(struct sim_device *device)
 void device_birth(struct sim_device *device)
 {
     forget_streams(device);
+    device->lost = 0;
+    device->info.lives = 0;
     fill_with_garbage(device, 0, device->info.capacity_bytes);
 }
 
@@ -198,18 +201,45 @@ static void list_is_done(struct sim_device *device, struct stream *stream)
     sim_later_event(device->sim, device->sim->now_ns + sim_random(device->sim, 0, 20000), device->node, &event);
 }
 
+// One error in a few takes everything with it; so do all further lists of that incarnation fail.
+static void fail_task(struct sim_device *device, struct device_list *list)
+{
+    struct sim *sim = device->sim;
+
+    sim->stats.device_errors++;
+    if (list->incarnation == 0 || !prng_chance(&sim->prng, 1, ERRORS_A_LOSS)) {
+        list->error = fault_set(&list->fault, DJ_E_DEVICE, "the simulated device failed");
+        return;
+    }
+    sim->stats.device_losses++;
+    device->lost = list->incarnation;
+    device->info.lives++;
+    memset(device->region, 0xDB, device->info.capacity_bytes);
+}
+
+static bool is_lost(const struct sim_device *device, struct device_list *list)
+{
+    if (device->lost == 0 || device->lost != list->incarnation)
+        return false;
+    list->error = fault_set(&list->fault, DJ_E_DEVICE_LOST, "the simulated device was lost");
+    list->failed_task = 0;
+    return true;
+}
+
 static void task_happens(struct sim *sim, struct happening *happening)
 {
     struct sim_device *device = happening->pointer;
     struct stream *stream = &device->stream[happening->number];
     struct device_list *list = stream->list[stream->tail % LISTS_MAX];
     stream->is_running = false;
+    if (is_lost(device, list))
+        stream->next_task = list->tasks;
     if (stream->next_task < list->tasks) {
         uint32_t index = stream->next_task++;
         sim->stats.tasks++;
         if (sim->now_ns < sim->chaos.until_ns && prng_chance(&sim->prng, sim->options.device_error_per_million, 1000000)) {
-            sim->stats.device_errors++;
-            list->error = fault_set(&list->fault, DJ_E_DEVICE, "the simulated device failed");
+            fail_task(device, list);
+            (void)is_lost(device, list);
             list->failed_task = index;
             stream->next_task = list->tasks;
         } else {

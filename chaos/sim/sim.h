@@ -154,7 +154,7 @@ struct sim_stats {
     uint64_t late;                     // not sent because their time had passed
     uint64_t commits, commits_lost;    // batches; those lost by a death
     uint64_t commits_refused;          // by a full disk
-    uint64_t tasks, device_errors;
+    uint64_t tasks, device_errors, device_losses;
     uint64_t blackouts, jumps;
 };
 struct sim_stats sim_stats(const struct sim *sim);

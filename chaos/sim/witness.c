@@ -137,6 +137,16 @@ static void hear_answer(struct witness *witness, const struct sim_message *messa
 
 // Leases -------------------------------------------------------------------------------------------------------------------
 
+// A worker's present incarnation is over: the head says so to a client, or the worker joins as another. Each counts once, however often it is
+// told, and also if no client hears of it.
+static void life_ended(struct witness *witness, uint32_t worker)
+{
+    if (witness->incarnation[worker] == 0 || witness->ended[worker] == witness->incarnation[worker])
+        return;
+    witness->ended[worker] = witness->incarnation[worker];
+    witness->totals.ended_lives++;
+}
+
 // The head says that a life of a worker is over. Where the two are still linked and the worker lives, its lease has run out: the worker must
 // have noticed before.
 static void hear_gone(struct witness *witness, const struct wire_worker_gone *gone)
@@ -149,6 +159,8 @@ static void hear_gone(struct witness *witness, const struct wire_worker_gone *go
     while (worker < witness->config.workers && witness->incarnation[worker] != gone->incarnation)
         worker++;
     witness->totals.fences++;
+    if (worker < witness->config.workers)
+        life_ended(witness, worker);
     if (worker == witness->config.workers || !sim_is_alive(sim, witness->config.worker[worker]) ||
         !sim_is_linked(sim, witness->config.head, witness->config.worker[worker]) || witness->fences == FENCES_MAX)
         return;
@@ -176,6 +188,8 @@ static void hear_join(struct witness *witness, const struct sim_message *message
     uint32_t worker = witness_index(witness->config.worker, witness->config.workers, message->from);
     if (worker == witness->config.workers)
         return;
+    if (witness->incarnation[worker] != join->incarnation)
+        life_ended(witness, worker);
     witness->incarnation[worker] = join->incarnation;
     witness->life[worker] = message->from_life;
 }

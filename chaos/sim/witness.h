@@ -28,8 +28,8 @@ struct witness_config {
 };
 
 struct witness_totals {
-    uint64_t journalled, client_journalled, acknowledged, duplicates, answers, watermarks, fences, recoveries, steps, replays, imports,
-        checkpoints, inventories, resumed;
+    uint64_t journalled, client_journalled, acknowledged, duplicates, answers, watermarks, fences, ended_lives, recoveries, steps, replays,
+        imports, checkpoints, inventories, resumed;
 };
 
 struct witness;

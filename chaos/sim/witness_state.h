@@ -72,7 +72,8 @@ struct witness {
     struct sender **sender;
     uint32_t senders, fences;
     struct fence fence[FENCES_MAX];
-    uint64_t incarnation[WITNESS_NODES_MAX], life[WITNESS_NODES_MAX], joined[WITNESS_NODES_MAX], beat_life[WITNESS_NODES_MAX];
+    uint64_t incarnation[WITNESS_NODES_MAX], life[WITNESS_NODES_MAX], joined[WITNESS_NODES_MAX],
+        ended[WITNESS_NODES_MAX], beat_life[WITNESS_NODES_MAX];
     struct wire_heartbeat beat[WITNESS_NODES_MAX];
     struct account account[WITNESS_NODES_MAX];
     struct witness_totals totals;

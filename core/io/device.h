@@ -3,7 +3,12 @@
 // A device shows one flat region of `capacity_bytes`; offsets into it are the only addresses the core knows. The executor
 // (gpu_worker/exec) owns every byte of the region: the device allocates nothing per execution. A list runs in order on one
 // stream; lists of one stream run in the order of submission; `after` orders a list behind lists of other streams.
-// Completion comes back as IO_DEVICE_DONE, of several lists in any order. CUDA fits unchanged: the region is one cudaMalloc, scalars are
+// Completion comes back as IO_DEVICE_DONE, of several lists in any order.
+//
+// A device may be lost with all that it holds (a GPU's sticky error): the list that meets it and all further lists of that incarnation fail with DJ_E_DEVICE_LOST.
+// The first list of another incarnation finds the device anew, its region's contents undefined.
+//
+// CUDA fits unchanged: the region is one cudaMalloc, scalars are
 // kernel arguments, READ and WRITE are asynchronous copies through pinned staging, streams and `after` are streams and events.
 
 #ifndef CORE_IO_DEVICE_H
@@ -27,6 +32,7 @@ struct device_info {
     char numerics[DEVICE_CLASS_MAX];            // the numerics class
     uint64_t capacity_bytes;
     uint32_t threads;
+    uint32_t lives;                             // how often the device was lost: changes before such a list comes back
     uint8_t ops[OP_LIMIT / 8];                  // bit per op number: the capability
 };
 

@@ -163,7 +163,8 @@ static void renewed(struct worker *worker, const struct wire_heartbeat_ok *ok)
 static void refused(struct worker *worker, const struct wire_failed *failed)
 {
     enum dj_error error = (enum dj_error)failed->error;
-    log_write(LOG_ERROR, "worker", "the head refused: %s (%s)", failed->text, dj_error_name(error));
+    bool may_retry = dj_error_retry(error) == ERROR_RETRY_later;
+    log_write(may_retry ? LOG_WARN : LOG_ERROR, "worker", "the head refused: %s (%s)", failed->text, dj_error_name(error));
     if (failed->request == 0 && error == DJ_E_STORE_FULL)
         worker_cuts_refused(worker, worker->head_link, error);
     // Another token, name or version does not appear by waiting.

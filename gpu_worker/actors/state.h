@@ -239,6 +239,8 @@ struct worker {
     uint8_t head_phase;
     uint64_t head_link, head_request, generation, lease_ns, lease_until_ns, heartbeat_ns, heartbeat_number;
     uint32_t head_failures, worker_number, lives;
+    uint32_t out;                       // lists on the device
+    bool is_lost;                       // the device lost all that it held: this life ends when no list is out
     bool was_joined, is_draining, is_stopping;
     uint64_t stop_at_ns;
     // Tables.

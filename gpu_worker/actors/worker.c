@@ -4,15 +4,15 @@
 
 #include "core/base/assert.h"
 #include "core/base/log.h"
-#include "gpu_worker/actors/state.h"
 #include "core/base/planted.h"
+#include "gpu_worker/actors/state.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAILBOX = 1 << 15, ARENA_CHUNK = 1 << 16, ARENA_MAX = 256 << 20 };
+enum { MAILBOX = 1 << 15, ARENA_CHUNK = 1 << 16, ARENA_MAX = 256 << 20, LOSSES_MAX = 3 };
 #define SWEEP_EVERY_NS ((uint64_t)250000000)
 #define STOP_WITHIN_NS ((uint64_t)5000000000)
 
@@ -62,6 +62,7 @@ bool worker_submit(struct worker *worker, struct exec_run *run, const struct fli
     list_init(&made->early);
     run->list.incarnation = worker->incarnation;
     uint64_t ticket = actor_device_submit(worker->self, made->device, &run->list);
+    worker->out++;
     if (map_put(worker->flights, map_key(ticket), made) == DJ_OK)
         return true;
     // The list is on its way and cannot be called back: without a record of it its end would be lost.
@@ -100,6 +101,12 @@ static void device_done(struct worker *worker, const struct device_list *list)
 {
     struct flight *done = map_get(worker->flights, map_key(list->ticket));
     assert(done != NULL);
+    worker->out--;
+    if (list->error == DJ_E_DEVICE_LOST && !worker->is_lost)
+        log_write(LOG_WARN, "worker", "%s; starting anew: %s", dj_error_text(DJ_E_DEVICE_LOST), list->fault.text);
+    worker->is_lost = worker->is_lost || list->error == DJ_E_DEVICE_LOST;
+    if (worker->is_lost)
+        return;    // nobody hears of it: to all others this life of the worker died
     list_push(&worker->early, &done->early);
     while ((done = next_early(worker)) != NULL)
         complete(worker, done);
@@ -239,10 +246,17 @@ static enum dj_error worker_receive(struct actor *self, void *state, struct lett
     struct worker *worker = state;
     worker->self = self;
     arena_reset(worker->arena);
-    if (letter->kind == LETTER_EVENT)
+    if (worker->is_lost && !(letter->kind == LETTER_EVENT && letter->event.kind == IO_DEVICE_DONE)) {
+        if (letter->kind == LETTER_EVENT)
+            event_drop(&letter->event);
+    } else if (letter->kind == LETTER_EVENT)
         worker_event(worker, &letter->event);
     else if (letter->kind == LETTER_TIMER)
         worker_timer(worker, letter->number);
+    if (worker->is_lost && worker->is_stopping)
+        actor_exit(self, 0);
+    if (worker->is_lost && worker->out == 0)
+        return DJ_E_DEVICE_LOST;    // its supervisor starts it again
     stop_if_done(worker);
     return DJ_OK;
 }
@@ -279,6 +293,8 @@ static enum dj_error worker_start(struct actor *self, void *state, const void *a
     struct worker *worker = state;
     worker->self = self;
     worker->config = *(const struct worker_config *)argument;
+    if (worker->config.devices > 0 && worker->config.device[0]->info->lives > 0)
+        worker->config.incarnation = hash_mix(worker->config.incarnation, (uint64_t)worker->config.device[0]->info->lives << 32);
     worker->incarnation = worker->config.incarnation;
     if (worker->config.grace_ns == 0)
         worker->config.grace_ns = WORKER_GRACE_NS;
@@ -387,4 +403,5 @@ const struct actor_class worker_class = {
     .start = worker_start,
     .receive = worker_receive,
     .end = worker_end,
+    .restarts_max = LOSSES_MAX,
 };

@@ -45,6 +45,7 @@ struct cpu_device {
     const struct io_sink *sink;
     uint32_t index;
     uint8_t *region;
+    uint64_t lost;                      // the incarnation that lost the device (DEVICE_LOST); 0: none
     struct operands asking, running;    // of the core's thread, of the device's
     struct op_time *times;              // by op number, of the device's thread; NULL unless asked for
     pthread_t thread;
@@ -180,7 +181,15 @@ static void run_list(struct cpu_device *device, struct device_list *list)
     uint64_t start = now_ns();
     list->error = DJ_OK;
     list->fault.code = DJ_OK;
-    if (list->tasks > 0 && knob_take(KNOB_DEVICE_FULL)) {
+    if (list->tasks > 0 && list->incarnation != 0 && knob_take(KNOB_DEVICE_LOST)) {
+        device->lost = list->incarnation;
+        device->info.lives++;
+        madvise(device->region, device->info.capacity_bytes, MADV_DONTNEED);
+    }
+    if (device->lost != 0 && device->lost == list->incarnation) {
+        list->failed_task = 0;
+        list->error = fault_set(&list->fault, DJ_E_DEVICE_LOST, "%s", dj_error_text(DJ_E_DEVICE_LOST));
+    } else if (list->tasks > 0 && knob_take(KNOB_DEVICE_FULL)) {
         list->failed_task = 0;
         list->error = fault_set(&list->fault, DJ_E_DEVICE_MEMORY, "%s", dj_error_text(DJ_E_DEVICE_MEMORY));
     }

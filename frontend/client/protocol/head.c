@@ -308,6 +308,8 @@ static void worker_gone(struct protocol *protocol, uint64_t now_ns, const struct
 {
     list_each (node, &protocol->peers) {
         struct peer *peer = list_entry(node, struct peer, node);
+        if (peer->incarnation == message->incarnation)
+            peer->is_life_over = true;    // also if it was given up before
         if (peer->state == PEER_ASKED || peer->grant.worker != message->worker || peer->grant.incarnation != message->incarnation)
             continue;
         recover_suspect(peer);

@@ -85,7 +85,10 @@ static void stream_begin(struct protocol *protocol, struct peer *peer)
 static void life_begin(struct protocol *protocol, struct peer *peer)
 {
     bool had_one = peer->incarnation != 0;
-    recover_blame(protocol, peer);
+    if (peer->is_life_over)
+        recover_blame(protocol, peer);
+    peer->suspect_counter = 0;
+    peer->is_life_over = false;
     stream_begin(protocol, peer);
     peer->recovery.absents = 0;
     peer->incarnation = peer->grant.incarnation;
@@ -106,6 +109,8 @@ void peer_granted(struct protocol *protocol, uint64_t now_ns, struct peer *peer,
         peer_lose(protocol, peer, DJ_E_HANDLE_LOST, "the head lost the session whose values were on worker %s", peer->grant.name);
         return;
     }
+    if (grant->incarnation != peer->incarnation && strcmp(grant->name, peer->grant.name) == 0)
+        peer->is_life_over = true;    // this is the next one
     peer->grant = *grant;
     if (grant->ops_bytes <= sizeof peer->ops)
         memcpy(peer->ops, grant->ops, grant->ops_bytes);
@@ -324,6 +329,7 @@ void peer_restream(struct protocol *protocol, uint64_t at_ns, struct peer *peer)
 static void attach(struct protocol *protocol, uint64_t now_ns, struct peer *peer, const struct wire_hello_ok *hello)
 {
     if (hello->incarnation != peer->grant.incarnation) {
+        peer->is_life_over = true;
         peer_lost(protocol, now_ns, peer, "worker %s died; another process serves its address now", peer->grant.name);
         return;
     }
@@ -336,6 +342,7 @@ static void attach(struct protocol *protocol, uint64_t now_ns, struct peer *peer
 static void attached(struct protocol *protocol, uint64_t now_ns, struct peer *peer, const struct wire_attached *said)
 {
     if (said->incarnation != peer->grant.incarnation) {
+        peer->is_life_over = true;
         peer_lost(protocol, now_ns, peer, "worker %s died; another process serves its address now", peer->grant.name);
         return;
     }

@@ -394,7 +394,8 @@ void recover_absent_inputs(struct protocol *protocol, struct peer *peer, const s
 }
 
 // The execution that the worker was at, if it was at one, when its link went or the head told of its death; an execution whose leaves are
-// on their way is not on the device. It is blamed when another incarnation takes the place.
+// on their way is not on the device. It is blamed when another incarnation takes the place because this one is over, not because this one
+// cannot be reached from here.
 void recover_suspect(struct peer *peer)
 {
     if (peer->state != PEER_READY)

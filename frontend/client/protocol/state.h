@@ -149,6 +149,7 @@ struct peer {
     uint32_t had_part;
     uint64_t suspect_counter;    // on the device when the link went down; 0: none
     uint32_t suspect_part;
+    bool is_life_over;           // as the head said of this incarnation, or another one at its address
     uint32_t leaves_out;         // asked for and sent on this link, and not said to be there
     struct recovery_state recovery;
     uint32_t recoveries;
@@ -349,7 +350,7 @@ bool recover_has_steps(const struct peer *peer);    // not yet in the stream
 void recover_absent(struct protocol *protocol, struct peer *peer, uint64_t counter, uint32_t output);
 void recover_absent_inputs(struct protocol *protocol, struct peer *peer, const struct flight *flight, bool only_donated);
 void recover_suspect(struct peer *peer);    // its worker dies, it seems: what is it at?
-void recover_blame(struct protocol *protocol, struct peer *peer);    // another incarnation: who was on the device of the old one?
+void recover_blame(struct protocol *protocol, struct peer *peer);    // its worker's life is over: who was on the device?
 const struct wire_location *whereabouts_of(const struct protocol *protocol, uint64_t incarnation);
 void whereabouts_learn(struct protocol *protocol, const struct wire_location *location);
 

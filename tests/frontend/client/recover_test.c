@@ -288,6 +288,49 @@ static void a_death_of_which_only_the_head_tells_counts_and_the_error_names_the_
     assert_non_null(strstr(stage->outcome[1].text, "1 nodes"));
 }
 
+// Its link goes, and it cannot be reached for longer than a place waits.
+static struct wire_grant_ask give_up(struct stage *stage)
+{
+    struct wire_grant_ask ask;
+    stage->seen = stage->sents;
+    stage_down(stage, stage->link);
+    for (int i = 0; i < 60 && stage->seen == stage->sents; i++) {
+        pass(stage, 250 * MS);
+        stage_down(stage, 0);
+        while (stage->seen < stage->sents && stage->sent[stage->seen].message != WIRE_GRANT_ASK)
+            stage->seen++;
+    }
+    DECODE(grant_ask, next(stage, WIRE_GRANT_ASK), &ask);
+    return ask;
+}
+
+// The head hears it well, and gives another.
+static void a_worker_that_only_this_client_cannot_reach_is_no_death(void **state)
+{
+    struct stage *stage = stage_ready(state);
+    submit(stage, 1);
+    for (uint64_t number = 1; number <= 3; number++) {
+        struct wire_grant_ask ask = give_up(stage);
+        another_worker(stage, &ask, number);
+        assert_int_equal(stage->outcome[1].failed, 0);
+    }
+    answer(stage, 1);
+    assert_int_equal(stage->outcome[1].executed, 1);
+}
+
+static void a_death_that_the_head_tells_after_the_worker_was_given_up_counts(void **state)
+{
+    struct stage *stage = stage_ready(state);
+    submit(stage, 1);
+    for (uint64_t death = 1; death <= 2; death++) {
+        uint64_t incarnation = stage->incarnation;
+        struct wire_grant_ask ask = give_up(stage);
+        RECEIVE(HEAD_LINK, WORKER_GONE, worker_gone, .worker = 3, .incarnation = incarnation);
+        another_worker(stage, &ask, death);
+    }
+    assert_int_equal(stage->outcome[1].error, DJ_E_QUARANTINED);
+}
+
 static void who_waits_for_leaves_is_not_blamed_and_who_has_them_is(void **state)
 {
     struct stage *stage = stage_ready(state);
@@ -544,7 +587,9 @@ CASES(values_of_a_session_that_is_over_are_lost_and_are_not_asked_for_in_the_nex
       what_was_answered_and_is_not_durable_is_told_to_the_head_before_the_question, answers_travel_with_the_record,
       a_second_loss_in_the_middle_begins_again, a_head_that_is_away_is_waited_for,
       a_value_that_cannot_be_brought_back_is_the_end_of_its_place_in_the_heads_words,
-      what_was_on_the_device_in_two_deaths_fails_alone, a_death_of_which_only_the_head_tells_counts_and_the_error_names_the_plan,
+      what_was_on_the_device_in_two_deaths_fails_alone, a_worker_that_only_this_client_cannot_reach_is_no_death,
+      a_death_that_the_head_tells_after_the_worker_was_given_up_counts,
+      a_death_of_which_only_the_head_tells_counts_and_the_error_names_the_plan,
       who_waits_for_leaves_is_not_blamed_and_who_has_them_is, a_list_that_the_device_failed_has_taken_only_what_it_donated,
       a_step_for_which_there_is_never_room_ends_its_place_with_the_sizes, a_link_that_is_cut_blames_nobody,
       an_input_that_is_absent_is_brought_back_in_a_new_stream, an_input_that_stays_absent_is_an_error_after_three_recoveries,

@@ -191,7 +191,39 @@ static void a_leaf_that_a_head_died_over_is_asked_for_at_the_next_and_given_up_w
     assert_int_equal(failed.error, DJ_E_LEAF_UNKNOWN);
 }
 
+// The head hears the JOIN of a worker that begins, and refuses it. Returns the head's link.
+static uint64_t refuse_join(enum dj_error error)
+{
+    uint64_t link = ++bench.next_link, opened = bench.opened_request;
+    bench_post(&(struct io_event){.kind = IO_LINK_UP, .link_up = {.link = link, .request = opened}});
+    bench_run();
+    struct wire_hello_ok ok = {.version = WIRE_VERSION, .role = ROLE_HEAD, .generation = 1};
+    bench_say(link, WIRE_HELLO_OK, wire_hello_ok_encode(&ok));
+    assert_non_null(bench_heard(link, WIRE_JOIN));
+    struct wire_failed failed = {.error = (uint16_t)error};
+    strcpy(failed.text, "no");
+    bench_say(link, WIRE_FAILED, wire_failed_encode(&failed));
+    return link;
+}
+
+static void a_worker_whose_name_is_not_free_yet_asks_again_and_one_that_lives_twice_ends(void **state)
+{
+    struct worker_config config = bench_config();
+    strcpy(config.head, "head://h:1");
+    bench_make(state, config, 32 << 20);
+    for (int times = 0; times < 4; times++) {
+        uint64_t opened = bench.opened_request;
+        bench_down(refuse_join(DJ_E_BUSY));
+        assert_false(bench.has_stopped);
+        bench_later(1000000000);
+        assert_true(bench.opened_request != opened);
+    }
+    refuse_join(DJ_E_INVALID);
+    assert_true(bench.has_stopped);
+}
+
 CASES(what_ran_is_journalled_behind_the_answer_and_again_until_it_is_acknowledged,
       new_leaves_are_told_and_go_to_the_store_a_piece_at_a_time, without_its_lease_a_worker_holds_its_answers,
       a_life_that_the_same_head_fenced_joins_anew_without_its_sessions, a_large_leaf_comes_from_another_worker_that_has_it,
-      a_leaf_that_a_head_died_over_is_asked_for_at_the_next_and_given_up_when_nobody_has_it)
+      a_leaf_that_a_head_died_over_is_asked_for_at_the_next_and_given_up_when_nobody_has_it,
+      a_worker_whose_name_is_not_free_yet_asks_again_and_one_that_lives_twice_ends)
