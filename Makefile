@@ -1,9 +1,10 @@
 # The commands of a working day. Everything they make lies in build/; `make help` lists them.
 
 .DEFAULT_GOAL := build
-.PHONY: build setup configure demo test prove soak bench clean distclean format lint help
+.PHONY: build setup configure demo test prove soak bench test-gpu bench-gpu gpu-tree clean distclean format lint help
 
 cmake_args ?=
+gpu_python ?= build/venv/bin/python
 
 build: configure     ## build build/bin/djinn, build/lib/libdjinn.so and the Python package (default)
 	@cmake --build build/cmake
@@ -31,6 +32,17 @@ soak: build          ## look for failures for hours: simulated seeds and live sc
 bench: build         ## what docs/benchmarks.md reports, with its references in the same run
 	@scripts/bench
 
+test-gpu: build      ## prove the CUDA worker on this machine's GPU (docs/gpu.md)
+	@cmake --build build/cmake --target djinn_kernels_cuda
+	@$(gpu_python) scripts/test-gpu
+
+bench-gpu: build     ## measure it beside local PyTorch and the memory's bandwidth
+	@$(gpu_python) scripts/bench-gpu
+
+gpu-tree: build      ## pack what is carried to a machine with a GPU: build/djinn-gpu.tar.xz
+	@cmake --build build/cmake --target djinn_kernels_cuda
+	@build/venv/bin/python scripts/test-gpu --pack build/djinn-gpu.tar.xz
+
 lint: configure        ## the checks of tests/lint only
 	@python3 -m unittest discover -b -s tests/lint -p '*_test.py'
 
@@ -44,4 +56,4 @@ distclean:           ## remove build/ altogether
 	@rm -rf build
 
 help:
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14

@@ -2,6 +2,7 @@
 
 #include "cli/config.h"
 
+#include "cli/gpus.h"
 #include "cli/nearest.h"
 #include "cli/options.h"
 
@@ -76,6 +77,7 @@ static bool is_count(const char *value, unsigned long most)
 static enum dj_error check_value(const struct place *place, const struct key_info *key, const char *value)
 {
     char address[CLI_ADDRESS_MAX], what[160];
+    struct gpus gpus;
     uint64_t bytes;
 
     snprintf(what, sizeof what, "%s.%s cannot be \"%.60s\"", key->section, key->name, value);
@@ -85,8 +87,8 @@ static enum dj_error check_value(const struct place *place, const struct key_inf
         return refuse(place, what, "write memory, os or disk");
     if (strcmp(key->kind, "level") == 0 && !is_one_of(value, "debug", "info", "warn"))
         return refuse(place, what, "write debug, info or warn");
-    if (strcmp(key->kind, "gpus") == 0 && !is_one_of(value, "all", "none", "none") && !is_count(value, 64))
-        return refuse(place, what, "write all, none or a number from 1 to 64");
+    if (strcmp(key->kind, "gpus") == 0 && !gpus_parse(value, &gpus))
+        return refuse(place, what, "write " GPUS_TAKES);
     if (strcmp(key->kind, "count") == 0 && !is_count(value, 1024))
         return refuse(place, what, "write a number from 1 to 1024");
     if (strcmp(key->kind, "bytes") == 0 && (bytes_parse(value, &bytes) != DJ_OK || bytes < 1 << 20))

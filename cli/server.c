@@ -111,29 +111,20 @@ static void host_name(char host[64])
     snprintf(host, 64, "%s-%s", name, boot);
 }
 
-enum dj_error server_check_devices(const struct worker_options *options, struct fault *fault)
-{
-    if (options->gpus != GPUS_ALL && options->gpus != GPUS_SOME)
-        return DJ_OK;
-    return fault_set(fault, DJ_E_NO_DEVICE,
-                     "there is no GPU to use: this djinn was built without the CUDA module (libdjinn_cuda.so); install the CUDA "
-                     "toolkit and build again, or start the worker with --gpus none to use the CPU");
-}
-
 static enum dj_error choose_device(struct server *server, const struct worker_options *options, struct fault *fault)
 {
-    enum dj_error allowed = server_check_devices(options, fault);
-    if (allowed != DJ_OK)
-        return allowed;
-    struct cpu_device_config config = {
-        .threads = options->threads, .memory_bytes = options->memory_bytes, .sink = driver_sink(server->driver)};
-    enum dj_error error = cpu_device_make(&config, &server->device, fault);
+    const struct io_sink *sink = driver_sink(server->driver);
+    struct cpu_device_config config = {.threads = options->threads, .memory_bytes = options->memory_bytes, .sink = sink};
+    bool is_gpu = options->gpus.count > 0;
+
+    enum dj_error error = is_gpu ? gpu_make(options->gpus.ordinal[0], options->memory_bytes, sink, &server->device, fault)
+                                 : cpu_device_make(&config, &server->device, fault);
     if (error != DJ_OK)
         return error;
     driver_set_device(server->driver, 0, server->device);
     const struct device_info *info = server->device->info;
-    log_write(LOG_INFO, "worker", "uses the CPU: threads=%u memory_bytes=%llu numerics=%s", info->threads,
-              (unsigned long long)info->capacity_bytes, info->numerics);
+    log_write(LOG_INFO, "worker", "uses %s: threads=%u memory_bytes=%llu numerics=%s", is_gpu ? info->name : "the CPU",
+              info->threads, (unsigned long long)info->capacity_bytes, info->numerics);
     return DJ_OK;
 }
 
@@ -214,10 +205,11 @@ enum dj_error server_add_worker(struct server *server, const struct worker_optio
     snprintf(config.head, sizeof config.head, "head://%.110s", head);
     snprintf(config.address_tcp, sizeof config.address_tcp, "tcp://%.110s",
              options->advertise != NULL ? options->advertise : bound);
+    const char *suffix = options->suffix != NULL ? options->suffix : "";
     if (options->name != NULL)
-        snprintf(config.name, sizeof config.name, "%s", options->name);
+        snprintf(config.name, sizeof config.name, "%s%s", options->name, suffix);
     else
-        snprintf(config.name, sizeof config.name, "%.40s-%d", config.host, getpid());
+        snprintf(config.name, sizeof config.name, "%.40s-%d%s", config.host, getpid(), suffix);
     snprintf(config.version, sizeof config.version, "%s", DJINN_VERSION);
     config.devices = 1;
     config.device[0] = server->device;

@@ -4,6 +4,7 @@
 #define CLI_SERVER_H
 
 #include "cli/command.h"
+#include "cli/gpus.h"
 #include "core/driver/driver.h"
 #include "store/store.h"
 
@@ -17,18 +18,16 @@ struct head_options {
     bool is_chaos;                      // `djinn chaos` may break it on purpose (chaos/live)
 };
 
-enum gpu_choice { GPUS_DEFAULT, GPUS_NONE, GPUS_ALL, GPUS_SOME };
-
 struct worker_options {
     const char *head;                   // HOST:PORT
     const char *listen;                 // HOST:PORT for clients and other workers; port 0: the system chooses
     const char *advertise;              // what others are told; NULL: what was bound
     const char *state;                  // folder with the token
     const char *name;                   // NULL: HOST-PID
+    const char *suffix;                 // behind the name; NULL: none
     uint32_t threads;                   // 0: as many as there are cores
-    uint64_t memory_bytes;              // 0: 64 % of the machine's
-    enum gpu_choice gpus;
-    uint32_t gpu_count;                 // for GPUS_SOME
+    uint64_t memory_bytes;              // 0: 64 % of the machine's; on a GPU, most of what is free there
+    struct gpus gpus;                   // resolved, at most one
     bool is_chaos;                      // as a head's
     uint32_t grace_s;                   // how long a client that is gone is waited for; 0: the worker's default
 };
@@ -48,8 +47,6 @@ struct server {
 
 // Fills *server; on failure the fault says what to do, and server_end must still be called.
 DJ_MUST_USE enum dj_error server_make(struct server *server, const char *state, bool make_token, struct fault *fault);
-// Whether this machine and this build have what --gpus asks for; DJ_E_NO_DEVICE.
-DJ_MUST_USE enum dj_error server_check_devices(const struct worker_options *options, struct fault *fault);
 DJ_MUST_USE enum dj_error server_add_head(struct server *server, const struct head_options *options, struct fault *fault);
 DJ_MUST_USE enum dj_error server_add_worker(struct server *server, const struct worker_options *options, struct fault *fault);
 int server_run(struct server *server);  // until stopped; the exit code

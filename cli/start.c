@@ -23,7 +23,7 @@ struct options {
         *grace;    // as written, on the command line or in the configuration
 };
 
-enum { GRACE_S_MAX = 86400 };
+enum { GRACE_S_MAX = 86400, NAME_SEVERAL_MAX = 56 };
 
 enum {
     KEY_HEAD = 1000,
@@ -70,9 +70,11 @@ static const struct argp_option option_table[] = {
      3},
     {NULL, 0, NULL, 0, "Worker:", 4},
     {"advertise", KEY_ADVERTISE, "HOST:PORT", 0, "the address that others are told (default: the one it listens on)", 4},
-    {"gpus", KEY_GPUS, "all|N|none", 0, "GPUs to use (default: all if there are any, else the CPU)", 4},
+    {"gpus", KEY_GPUS, "all|LIST|none", 0,
+     "GPUs to use, by number (0,1); with several, a worker process each, NAME-gpu0, NAME-gpu1 ... (default: none, the CPU)", 4},
     {"threads", KEY_THREADS, "N", 0, "CPU threads for kernels (default: the machine's cores)", 4},
-    {"memory", KEY_MEMORY, "BYTES", 0, "device memory to use, with K, M, G or T (default: 64 % of the machine's)", 4},
+    {"memory", KEY_MEMORY, "BYTES", 0,
+     "device memory to use, with K, M, G or T (default: 64 % of the machine's; of a GPU, 90 % of what is free)", 4},
     {"grace", KEY_GRACE, "SECONDS", 0, "how long the values of a client that is gone are kept (default: 30)", 4},
     {"name", KEY_NAME, "NAME", 0, "unique name in the pool (default: host and process number)", 4},
     {"liveness-fd", KEY_LIVENESS, "FD", 0,
@@ -90,10 +92,9 @@ static enum dj_error take_number(const char *option, const char *text, unsigned 
 
 static enum dj_error take_gpus(struct worker_options *worker, const char *text, struct fault *fault)
 {
-    worker->gpus = strcmp(text, "all") == 0 ? GPUS_ALL : strcmp(text, "none") == 0 ? GPUS_NONE : GPUS_SOME;
-    if (worker->gpus != GPUS_SOME || count_parse(text, 64, &worker->gpu_count))
+    if (gpus_parse(text, &worker->gpus))
         return DJ_OK;
-    return fault_set(fault, DJ_E_CONFIG, "--gpus takes all, none or a number from 1 to 64, not '%s'", text);
+    return fault_set(fault, DJ_E_CONFIG, "--gpus takes " GPUS_TAKES ", not '%s'", text);
 }
 
 static enum dj_error take_durability(struct head_options *head, const char *text, struct fault *fault)
@@ -310,8 +311,10 @@ static int serve(const struct options *options)
     struct server server = {0};
     struct fault fault = {0};
     const char *state = options->is_worker ? options->worker.state : options->head.state;
-    enum dj_error error = options->is_worker ? server_check_devices(&options->worker, &fault) : DJ_OK;
+    enum dj_error error = DJ_OK;
 
+    if (options->is_worker && options->worker.gpus.count > 0)
+        error = gpu_check(options->worker.gpus.ordinal[0], &fault);
     if (error == DJ_OK)
         error = server_make(&server, state, !options->is_worker, &fault);
     if (error == DJ_OK)
@@ -333,6 +336,48 @@ static int serve(const struct options *options)
     return code;
 }
 
+// The worker of one of several GPUs, in a process of its own.
+static int serve_gpu(void *context, uint32_t which)
+{
+    struct options options = *(struct options *)context;
+    char suffix[16];
+
+    snprintf(suffix, sizeof suffix, "-gpu%d", options.worker.gpus.ordinal[which]);
+    options.worker.suffix = suffix;
+    options.worker.gpus = (struct gpus){.count = 1, .ordinal = {options.worker.gpus.ordinal[which]}};
+    return serve(&options);
+}
+
+// Is one address enough for all workers, and one name?
+static int check_several(const struct worker_options *worker)
+{
+    const char *port = worker->listen == NULL ? NULL : strrchr(worker->listen, ':');
+
+    if (worker->advertise != NULL || (port != NULL && strcmp(port, ":0") != 0))
+        return complain(
+            EXIT_USAGE,
+            "several GPUs are several workers, each with an address of its own: leave out --advertise, and the port of --listen or "
+            "give 0, or start a worker for each GPU");
+    if (worker->name != NULL && strlen(worker->name) > NAME_SEVERAL_MAX)
+        return complain(EXIT_USAGE,
+                        "--name takes 1 to %d characters where there are several GPUs: each worker's has a number behind it",
+                        NAME_SEVERAL_MAX);
+    return EXIT_DONE;
+}
+
+static int serve_worker(struct options *options)
+{
+    struct fault fault = {0};
+
+    enum dj_error error = gpus_resolve(&options->worker.gpus, &fault);
+    if (error != DJ_OK)
+        return complain_fault(error == DJ_E_NO_DEVICE ? EXIT_NO_DEVICE : EXIT_FAILED, error, &fault);
+    if (options->worker.gpus.count < 2)
+        return serve(options);
+    int code = check_several(&options->worker);
+    return code != EXIT_DONE ? code : gpus_serve_each(options->worker.gpus.count, serve_gpu, options);
+}
+
 int command_start(int argc, char **argv)
 {
     static const struct argp argp = {
@@ -346,9 +391,12 @@ int command_start(int argc, char **argv)
         "in $DJINN_TOKEN.\n\n"
         "A worker finds its head again by itself, also one that was started anew: it keeps trying for as long as it runs. It ends when the head refuses it "
         "for good (token, version, a name that is taken).\n\n"
+        "With --gpus it opens libdjinn_cuda.so, from the folder lib beside the program's own or from where DJINN_CUDA_MODULE says, and the CUDA libraries that "
+        "'djinn doctor' lists. Several GPUs get a worker process each, which prints its own line; one that fails leaves the others running, and the command ends "
+        "when all have ended.\n\n"
         "Examples:\n  djinn start --head --listen 0.0.0.0:7070\n  djinn start --worker --head 10.0.0.1:7070 --gpus all\n"
         "  djinn start --head --detach --state /var/lib/djinn\n\n"
-        "Environment: DJINN_ADDRESS, DJINN_TOKEN, DJINN_CONFIG, DJINN_LOG, XDG_STATE_HOME; a worker's unix socket lies in XDG_RUNTIME_DIR, else /tmp.\n\n"
+        "Environment: DJINN_ADDRESS, DJINN_TOKEN, DJINN_CONFIG, DJINN_CUDA_MODULE, DJINN_CUDA_PATH, DJINN_LOG, XDG_STATE_HOME; a worker's unix socket lies in XDG_RUNTIME_DIR, else /tmp.\n\n"
         "Exit status: 0 it was stopped; 1 it failed, and says why; 2 the command line or the configuration is not valid; 4 --gpus was asked for and there is "
         "none.",
         NULL,
@@ -370,5 +418,5 @@ int command_start(int argc, char **argv)
             return code;
     }
     log_to_stderr();
-    return serve(&options);
+    return options.is_worker ? serve_worker(&options) : serve(&options);
 }

@@ -148,7 +148,7 @@ enum dj_error journal_accept(struct head *head, const struct head_link *link, st
     switch (record->kind) {
     case RECORD_EXECUTION:
     case RECORD_IMPORT: return accept_run(head, link, session, record, body, bytes, length, is_old);
-    case RECORD_RELEASE: lineage_released(head, session, &record->release); return DJ_OK;
+    case RECORD_RELEASE: lineage_released(head, session, &record->release, link->worker); return DJ_OK;
     case RECORD_CHECKPOINT:
         session->has_checkpoint = session->has_checkpoint || !record->checkpoint.is_replica;
         // What the store has is never given up for what only other workers have.

@@ -97,9 +97,17 @@ void lineage_imported(struct head *head, struct head_session *session, const str
         worker == NULL || is_old ? 0 : worker->incarnation, place_of(session, worker));
 }
 
-void lineage_released(struct head *head, struct head_session *session, const struct record_release *record)
+// What a worker lost is not there any more, and needed as before: it does not end.
+void lineage_released(struct head *head, struct head_session *session, const struct record_release *record,
+                      const struct head_worker *worker)
 {
-    end_all(head, session, record->gone, record->gone_bytes, record->from);
+    struct record_refs refs = record_refs_open(record->gone, record->gone_bytes, record->from);
+    struct record_ref ref;
+
+    while (record->is_lost && worker != NULL && session->handles != NULL && record_refs_next(&refs, &ref))
+        handles_remove_location(session->handles, handle_of(session, ref), worker->incarnation);
+    if (!record->is_lost)
+        end_all(head, session, record->gone, record->gone_bytes, record->from);
 }
 
 // Accepted ----------------------------------------------------------------------------------------------------------------

@@ -416,7 +416,8 @@ void lineage_ran(struct head *head, struct head_session *session, const struct r
                  const struct head_worker *worker, bool is_old);
 void lineage_imported(struct head *head, struct head_session *session, const struct record_import *record,
                       const struct head_worker *worker, bool is_old);
-void lineage_released(struct head *head, struct head_session *session, const struct record_release *record);
+void lineage_released(struct head *head, struct head_session *session, const struct record_release *record,
+                      const struct head_worker *worker);
 void lineage_accept(struct head_session *session, uint64_t counter);    // its record was taken
 bool lineage_is_accepted(const struct head_session *session, uint64_t counter);    // false: not that is known
 DJ_MUST_USE enum dj_error lineage_inventory(struct head *head, struct head_worker *worker, const struct wire_inventory *inventory);

@@ -327,6 +327,7 @@ static void write_release(struct writer *writer, const struct record_release *re
 {
     write_var(writer, record->session);
     write_var(writer, record->from);
+    write_var(writer, record->is_lost);
     write_bytes(writer, record->gone, record->gone_bytes);
 }
 
@@ -335,6 +336,7 @@ static void read_release(struct reader *reader, struct record_release *ret)
     size_t length;
     ret->session = read_var(reader);
     ret->from = read_var(reader);
+    ret->is_lost = read_var_max(reader, 1) == 1;
     ret->gone = read_bytes(reader, RECORD_GONE_BYTES_MAX, &length);
     ret->gone_bytes = (uint32_t)length;
 }

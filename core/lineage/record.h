@@ -118,10 +118,12 @@ struct record_import {
     uint64_t bytes;
 };
 
-// Handles that ended outside of any execution.
+// Handles that ended outside of any execution, or (`is_lost`) that a worker has no more: an execution that failed took them, and whoever runs
+// it again needs them.
 struct record_release {
     uint64_t session;
     uint64_t from;    // above every counter in it
+    bool is_lost;
     const uint8_t *gone;
     uint32_t gone_bytes;
 };

@@ -211,11 +211,11 @@ static uint32_t gone_of(struct worker *worker, const struct work *work, bool is_
     return count;
 }
 
-static void write_release(struct worker *worker, uint64_t session, struct record_ref *ref, uint32_t count)
+static void write_release(struct worker *worker, uint64_t session, struct record_ref *ref, uint32_t count, bool is_lost)
 {
     while (count > 0) {
         uint32_t some = count < RELEASES_MAX ? count : RELEASES_MAX;
-        struct record record = {.kind = RECORD_RELEASE, .release = {.session = session, .from = 1}};
+        struct record record = {.kind = RECORD_RELEASE, .release = {.session = session, .from = 1, .is_lost = is_lost}};
         for (uint32_t i = 0; i < some; i++) {
             if (ref[i].counter >= record.release.from)
                 record.release.from = ref[i].counter + 1;
@@ -238,16 +238,28 @@ void worker_journal_release(struct worker *worker, uint64_t session, const struc
         return;
     for (uint32_t i = 0; i < handles; i++)
         ref[i] = (struct record_ref){handle[i].execution.counter, handle[i].output};
-    write_release(worker, session, ref, handles);
+    write_release(worker, session, ref, handles, false);
 }
 
+// A step of a recovery that ran has no record of its own that says what ended with it.
+void worker_journal_ended(struct worker *worker, const struct work *work)
+{
+    if (!has_head(worker) || work->kind != WORK_EXECUTE)
+        return;
+    struct record_ref *ref;
+    uint32_t count = gone_of(worker, work, true, &ref);
+    write_release(worker, work->stream->session->id, ref, count, false);
+}
+
+// With an execution that failed nothing ends: its client may give it again, and then needs what it took. When the client has given it up,
+// the client says so.
 void worker_journal_lost(struct worker *worker, const struct work *work, bool is_prepared)
 {
     if (!has_head(worker) || work->kind != WORK_EXECUTE)
         return;
     struct record_ref *ref;
     uint32_t count = gone_of(worker, work, is_prepared, &ref);
-    write_release(worker, work->stream->session->id, ref, count);
+    write_release(worker, work->stream->session->id, ref, count, true);
 }
 
 // What of `gone` the record can name: handles of earlier executions.

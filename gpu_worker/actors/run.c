@@ -235,7 +235,7 @@ static enum step skip(struct worker *worker, struct work *work)
     release_donated(worker, work);
     release_all(worker, work);
     leave_stream(work);
-    worker_journal_lost(worker, work, true);
+    worker_journal_ended(worker, work);
     send_done(worker, work);
     worker_work_free(work);
     return STEP_DONE;
@@ -475,7 +475,7 @@ static void journal(struct worker *worker, struct work *work, const struct exec_
 {
     if (work->is_replay) {
         each_kept(work, tell_held, worker);
-        worker_journal_lost(worker, work, true);
+        worker_journal_ended(worker, work);
     } else {
         work->kept_answer->record = knob(KNOB_JOURNAL_OFF) != 0 ? 0 : worker_journal_execution(worker, work, run);
     }

@@ -399,7 +399,8 @@ DJ_MUST_USE enum dj_error worker_peer_message(struct worker *worker, struct peer
 // These give the record's number; 0: it has none.
 uint64_t worker_journal_execution(struct worker *worker, const struct work *work, const struct exec_run *run);
 uint64_t worker_journal_import(struct worker *worker, const struct work *work, uint64_t bytes);
-// What ended with an execution that has no record.
+void worker_journal_ended(struct worker *worker, const struct work *work);    // with a step of a recovery: it has no record
+// What an execution that failed took: it is not here, and needed as before.
 void worker_journal_lost(struct worker *worker, const struct work *work, bool is_prepared);
 void worker_journal_release(struct worker *worker, uint64_t session, const struct handle *handle, uint32_t handles);
 void worker_journal_checkpoint(struct worker *worker, const struct record *record, size_t about_bytes);

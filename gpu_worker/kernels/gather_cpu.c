@@ -115,6 +115,9 @@ static enum dj_error slices(const struct kernel_call *call, const struct tensor 
         self_step[at++] = self->meta.stride[d] * bytes;
     for (uint32_t d = 0; d < index->meta.rank && at < out->meta.rank; d++)
         index_step[at++] = index->meta.stride[d] * (int64_t)dtype_bytes(index->meta.dtype);
+    // index_select keeps a dimension of size 1 for an index without dimensions, embedding none.
+    if (self->meta.rank > 0)
+        at = out->meta.rank - (self->meta.rank - dim - 1);
     for (uint32_t d = dim + 1; d < self->meta.rank; d++)
         self_step[at++] = self->meta.stride[d] * bytes;
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -175,3 +176,18 @@ def test_man_pages_are_made_from_help_and_are_well_formed(pool: Pool) -> None:
                 ["groff", "-man", "-Tascii", "-ww", page], capture_output=True, text=True, timeout=30, check=False
             )
             assert (done.returncode, done.stderr) == (0, ""), page.name
+
+
+def test_doctor_says_what_there_is_and_what_is_missing(pool: Pool) -> None:
+    pool.environment["DJINN_CUDA_PATH"] = "-"  # nothing is searched: a machine without CUDA
+    told = pool.run("doctor")
+    assert told.returncode == DONE, told.stderr
+    for words in ("cpu kernels", "threads for kernels", "libcuda.so.1 is nowhere to be found", "install the NVIDIA driver"):
+        assert words in told.stdout
+    for package in ("nvidia-cuda-runtime", "nvidia-cublas", "nvidia-cudnn-cu13"):
+        assert f"pip install {package}" in told.stdout
+    answer = json.loads(pool.run("doctor", "--json").stdout)
+    parts = {part["name"]: part for part in answer["cuda_parts"]}
+    assert {"driver", "runtime", "cublasLt", "cudnn"} <= set(parts)
+    assert parts["driver"]["is_needed"] and not parts["driver"]["is_found"] and parts["driver"]["problem"]
+    assert answer["is_gpu_usable"] is False and answer["gpus"] == [] and answer["problems"] == 0

@@ -1,6 +1,6 @@
 """A head and two CPU workers as separate processes for the whole run, as a user starts them; every wait is bounded, all are stopped at the end.
 
-``DJINN_BUILD`` names the build folder (default: ``build/``, else the folder that the package was imported from). ``DJINN_ADDRESS``
+``DJINN_TEST_GPUS`` is what the workers get as --gpus (default: none). ``DJINN_BUILD`` names the build folder (default: ``build/``, else the folder that the package was imported from). ``DJINN_ADDRESS``
 uses a running head instead; ``DJINN_TEST_EMBEDDED=1`` uses the embedded one.
 """
 
@@ -115,7 +115,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
                     "--listen",
                     "127.0.0.1:0",
                     "--gpus",
-                    "none",
+                    os.environ.get("DJINN_TEST_GPUS", "none"),
                     "--threads",
                     "2",
                     "--name",

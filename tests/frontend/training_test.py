@@ -272,7 +272,7 @@ def test_a_loss_and_its_gradients_are_those_of_the_local_cpu(name: str) -> None:
 
 def test_a_class_beyond_the_last_is_told_when_the_loss_is_read() -> None:
     loss = F.cross_entropy(torch.randn(2, 3, device=DEVICE), torch.tensor([0, 3], device=DEVICE))
-    with pytest.raises(IndexError, match="Target 3 is out of bounds"):
+    with pytest.raises(IndexError, match="Target 3 is out of bounds|an index is out of range"):
         loss.item()
 
 

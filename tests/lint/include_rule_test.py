@@ -44,6 +44,8 @@ RULE: dict[str, tuple[str, set[str] | None]] = {
     "gpu_worker/kernels": ("kernels_cpu", OPS),
     "gpu_worker/kernels/cuda": ("kernels_cuda", OPS | {"kernels_cpu"}),
     "gpu_worker/device": ("device_cpu", IO | {"kernels_cpu"}),
+    "gpu_worker/device/cuda": ("device_cuda", IO | {"kernels_cpu", "kernels_cuda"}),
+    "gpu_worker/device/cuda/code": ("djinn_cuda", IO | {"kernels_cuda", "device_cuda"}),
     "frontend/client/recorder": ("client_recorder", ACTORS | {"client_protocol", "djinn_abi"}),
     "frontend/client/protocol": ("client_protocol", ACTORS),
     "chaos/live": ("chaos_live", LINK),
@@ -60,6 +62,10 @@ RULE: dict[str, tuple[str, set[str] | None]] = {
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("core/wire", "core/io/blob.h"): "an encoded message is a blob, which is no port: host bytes with holders",
     ("core/wire", "core_io"): "for blob.h",
+    (
+        "gpu_worker/kernels/cuda",
+        "tests/lib/cuda/emulator.h",
+    ): "what stands for nvcc's words where device code is compiled for the tests",
 }
 LIBRARY_FOLDER = {library: folder for folder, (library, _) in RULE.items()}
 

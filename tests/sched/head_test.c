@@ -179,6 +179,54 @@ static void a_new_life_of_a_worker_fences_the_old_one(void **state)
     assert_int_equal(gone.incarnation, 10);
 }
 
+// What the head says to one who joins under the name of a worker that counts as alive.
+static enum dj_error refusal(struct rig *rig, uint64_t incarnation, const char *word)
+{
+    uint64_t link = rig_worker(rig, "w1", incarnation);
+    struct wire_failed failed;
+
+    HEARD(rig, link, FAILED, failed, &failed);
+    assert_null(rig_heard(rig, link, WIRE_JOINED));
+    assert_true(rig_is_closed(rig, link));
+    assert_non_null(strstr(failed.text, "named w1"));
+    assert_non_null(strstr(failed.text, word));
+    return (enum dj_error)failed.error;
+}
+
+static void a_new_life_that_comes_before_the_old_connection_closed_may_ask_again(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t old = rig_worker(rig, "w1", 10);
+
+    assert_int_equal(dj_error_retry(refusal(rig, 11, "free within 4 s")), ERROR_RETRY_later);
+    SAY(rig, old, HEARTBEAT, heartbeat, .sequence = 1);    // was under way as it died
+    rig_advance(rig, HEAD_LEASE_NS - 100000000);
+    assert_int_equal(dj_error_retry(refusal(rig, 11, "free within 4 s")), ERROR_RETRY_later);
+    rig_link_down(rig, old);
+    assert_non_null(rig_heard(rig, rig_worker(rig, "w1", 11), WIRE_JOINED));
+}
+
+static void a_twin_of_a_living_worker_is_told_so_after_a_lease(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t old = rig_worker(rig, "w1", 10);
+
+    for (uint64_t waited = 0; waited < HEAD_LEASE_NS; waited += HEAD_HEARTBEAT_NS) {
+        assert_int_equal(dj_error_retry(refusal(rig, 11, "a moment ago")), ERROR_RETRY_later);
+        rig_advance(rig, HEAD_HEARTBEAT_NS);
+        SAY(rig, old, HEARTBEAT, heartbeat, .sequence = waited);
+    }
+    // What the old one said before another newcomer came says nothing to it.
+    assert_int_equal(dj_error_retry(refusal(rig, 12, "a moment ago")), ERROR_RETRY_later);
+    for (uint64_t waited = 0; waited < HEAD_LEASE_NS; waited += HEAD_HEARTBEAT_NS) {
+        assert_int_equal(dj_error_retry(refusal(rig, 12, "a moment ago")), ERROR_RETRY_later);
+        rig_advance(rig, HEAD_HEARTBEAT_NS);
+        SAY(rig, old, HEARTBEAT, heartbeat, .sequence = waited);
+    }
+    assert_int_equal(refusal(rig, 12, "--name"), DJ_E_INVALID);
+    assert_false(rig_is_closed(rig, old));
+}
+
 static struct blob *journal_of(uint64_t session, uint64_t first_counter, uint32_t count)
 {
     struct writer writer = writer_make(1 << 16);
@@ -300,7 +348,8 @@ CASES(the_first_words_are_accepted_with_the_right_token, a_wrong_token_is_told_s
       a_session_is_granted_only_after_the_worker_admitted_it, without_workers_a_session_hears_what_to_do,
       sessions_spread_over_workers_and_stay_where_they_are, a_device_that_is_not_there_is_refused_by_name,
       a_closed_connection_fences_its_worker_at_once, a_silent_worker_is_fenced_after_its_lease_and_not_before,
-      a_new_life_of_a_worker_fences_the_old_one, a_client_resumes_its_session_on_a_new_link,
+      a_new_life_of_a_worker_fences_the_old_one, a_new_life_that_comes_before_the_old_connection_closed_may_ask_again,
+      a_twin_of_a_living_worker_is_told_so_after_a_lease, a_client_resumes_its_session_on_a_new_link,
       a_session_that_no_life_of_the_head_gave_out_is_not_resumed,
       records_are_acknowledged_only_when_durable_and_raise_the_watermark,
       a_leaf_is_durable_only_once_its_bytes_are_checked_and_committed,

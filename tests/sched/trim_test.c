@@ -48,6 +48,34 @@ static void what_a_checkpoint_makes_superfluous_goes_and_the_rest_still_comes_ba
     assert_int_equal(steps.first, 590);
 }
 
+static void what_a_failed_execution_took_can_still_be_brought_back_after_a_trim(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker = rig_worker(rig, "w1", 10);
+    struct story *story = story_make(state, rig);
+    uint64_t client = story_open(story, "", &worker, 1);
+    struct writer gone = writer_make(64);
+    struct record_ref ref = {.counter = 600};
+    struct story_steps steps;
+
+    story_run(story, worker, 600);
+    record_refs_write(&gone, 601, &ref, 1);
+    struct record lost = {
+        .kind = RECORD_RELEASE,
+        .release = {
+            .session = story->session, .from = 601, .is_lost = true, .gone = gone.data, .gone_bytes = (uint32_t)gone.length}};
+    story_journal(story, worker, &lost);
+    writer_free(&gone);
+    checkpoint(story, worker, 590);
+    story->begins = true;
+    story_run(story, worker, 1);    // now there is a trim
+    assert_true(rig_stored(rig, STORE_EXECUTION) < 40);
+    story_recover(story, client, 600, 10, 0, 0);
+    assert_true(story_recovery(story, client, &steps));
+    assert_int_equal(steps.restores, 1);
+    assert_int_equal(steps.replays, 10);    // also 600 itself, which is not where it was
+}
+
 static void a_chain_goes_on_after_a_trim_that_left_nothing_else_of_it(void **state)
 {
     struct rig *rig = rig_make(state, token);
@@ -223,6 +251,7 @@ static void after_a_restart_what_nobody_spoke_of_yet_is_not_trimmed(void **state
 }
 
 CASES(what_a_checkpoint_makes_superfluous_goes_and_the_rest_still_comes_back,
+      what_a_failed_execution_took_can_still_be_brought_back_after_a_trim,
       a_chain_goes_on_after_a_trim_that_left_nothing_else_of_it, the_end_of_a_chain_stays_though_no_live_value_reaches_it,
       records_that_come_while_a_trim_reads_are_safe, records_that_come_while_a_trim_thinks_are_safe,
       a_session_with_a_recovery_under_way_is_not_trimmed, a_named_session_keeps_all_its_records,

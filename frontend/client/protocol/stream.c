@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/base/assert.h"
+#include "core/base/bits.h"
 #include "core/base/log.h"
 #include "core/base/planted.h"
 #include "frontend/client/protocol/state.h"
@@ -61,6 +62,24 @@ static bool builds_on(const struct flight *flight, uint32_t place, const struct 
     return false;
 }
 
+// What it would have ended, ends: the worker does not say so of what failed.
+static void give_back(struct peer *peer, const struct flight *flight)
+{
+    for (uint32_t i = 0; flight->kind == FLIGHT_EXECUTE && i < flight->plan->inputs; i++) {
+        uint64_t distance;
+        uint32_t output;
+        if (flight->plan->input[i].is_leaf || !bit_get(flight->donated, i))
+            continue;
+        binding_handle(flight->plan, flight->word, i, &distance, &output);
+        write_var(&peer->released, flight->counter - distance);
+        write_var(&peer->released, output);
+    }
+    for (uint32_t i = 0; i < flight->released_count; i++) {
+        write_var(&peer->released, flight->released[i].counter);
+        write_var(&peer->released, flight->released[i].output);
+    }
+}
+
 // It is not tried again: the program hears it. What was submitted on top of it before that can have no other end, wherever it is by then:
 // nothing could bring its inputs into being.
 static void fail_for_good(struct protocol *protocol, struct peer *peer, struct flight *flight, enum dj_error error, int64_t node,
@@ -80,6 +99,7 @@ static void fail_for_good(struct protocol *protocol, struct peer *peer, struct f
         }
     }
     fetches_fail(protocol, peer->place, flight->counter, error, text);
+    give_back(peer, flight);
     flight_done(protocol, peer, flight);
     protocol->port.failed(protocol->port.self, flight->tag, error, node, text);
     flight_remove(protocol, peer, flight);
@@ -387,6 +407,8 @@ void stream_failed(struct protocol *protocol, struct peer *peer, const struct wi
             break;
         }
         fail_for_good(protocol, peer, flight, (enum dj_error)failed->error, failed->node, failed->text);
+        if (stream_is_caught_up(peer))
+            send_behind(protocol, peer);
         break;
     }
 }

@@ -1,14 +1,16 @@
 // Cuda device: the device port (core/io/device.h) on one GPU.
 //
-// One thread. It turns each list into a program (kernels/cuda/program.h), gives it to the list's stream with one copy of all arguments, and posts IO_DEVICE_DONE when
-// the list's event has come. The region is one cudaMalloc, made with everything else that is ever needed (staging, arguments, workspace) before the device
-// says that it is there: running out is a typed error at the start, and nothing is allocated later.
+// One thread. It turns each list into a program (kernels/cuda/program.h), gives it to the list's stream with one copy of all
+// arguments, and posts IO_DEVICE_DONE when the list's event has come. The region is one cudaMalloc, made with everything else
+// that is ever needed (staging, arguments, workspace) before the device says that it is there: running out is a typed error at
+// the start, and nothing is allocated later.
 //
-// WRITE and READ go through pinned memory in chunks, so that copying to and from it overlaps with the bus. A list's READs are copied out of it
-// when its event has come. Recurring programs (equal steps, three times) are captured as CUDA graphs; least recently used ones go beyond CUDA_GRAPHS_MAX.
+// WRITE and READ go through pinned memory in chunks, so that copying to and from it overlaps with the bus. A list's READs are
+// copied out of it when its event has come. Recurring programs (equal steps, three times) are captured as CUDA graphs; least
+// recently used ones go beyond CUDA_GRAPHS_MAX.
 //
-// An error that CUDA calls sticky ends this incarnation of the device: lists in flight and later ones fail with DJ_E_DEVICE, `is_lost` says so,
-// and whoever owns the device stops it and makes it anew under a new incarnation; lineage brings back what it held.
+// An error that CUDA calls sticky loses the device with all that it holds: lists of that incarnation fail with DJ_E_DEVICE_LOST (core/io/device.h), and the first list of
+// another finds it made anew, with the same region's size and a new context of CUDA's.
 
 #ifndef GPU_WORKER_DEVICE_CUDA_CUDA_DEVICE_H
 #define GPU_WORKER_DEVICE_CUDA_CUDA_DEVICE_H

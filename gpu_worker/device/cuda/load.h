@@ -1,6 +1,7 @@
 // Load: finds and opens what a GPU needs at run time, in the one order that works, by absolute path where it is not in the loader's own: libcuda.so.1 (the driver's),
-// libcudart.so.13, libnvrtc-builtins and libnvrtc (cuDNN wants them), libcublasLt.so.13, libcudnn.so.9. Searched: DJINN_CUDA_PATH (folders, colons between), the loader's own
-// places, /usr/local/cuda*/lib64, the active Python environment's and /opt/*/.venv's site-packages/nvidia/*/lib, /usr/local/nvidia/lib64.
+// libcudart.so.13, libnvrtc-builtins and libnvrtc (cuDNN wants them), libcublasLt.so.13, libcublas.so.13, libcudnn.so.9. Searched: DJINN_CUDA_PATH (folders, colons
+// between; "-" among them ends the search there), the loader's own places, /usr/local/cuda*/lib64, the active Python environment's and /opt/*/.venv's
+// site-packages/nvidia/*/lib, /usr/local/lib/python3*'s, /usr/local/nvidia/lib64, /usr/lib/wsl/lib.
 //
 // The runtime and a driver are needed; cuBLASLt and cuDNN are not (kernels of our own serve then). Nothing is linked: where nothing of NVIDIA's is installed this
 // still runs and says so. Not thread-safe; what is open stays open.
@@ -19,7 +20,7 @@
 enum { CUDA_PART_PATH_MAX = 512, CUDA_PARTS_MAX = 8 };
 
 struct cuda_part {              // for `djinn doctor`
-    const char *name;           // "driver", "runtime", "cublasLt", "cudnn", "nvrtc"
+    const char *name;           // "driver", "runtime", "nvrtc-builtins", "nvrtc", "cublasLt", "cublas", "cudnn"
     const char *soname;         // "libcudart.so.13"
     bool is_needed, is_found;
     char path[CUDA_PART_PATH_MAX];

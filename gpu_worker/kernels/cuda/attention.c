@@ -1,8 +1,176 @@
-// attention, host half.
+// Attention, host half: which kernel, and how many parts of the keys.
+
+#include "gpu_worker/kernels/cuda/attention.h"
+
+#include <math.h>
 
 #include "gpu_worker/kernels/cuda/cuda.h"
 
+enum {
+    FEW = 8,                 // queries up to here split the keys
+    PART_KEYS_LEAST = 64,    // 16 a warp
+    PARTS_MOST = 64,
+    HEAD_MAX = 256,
+    GRID_Y_MAX = 65535,
+};
+
+static int by_depth(const struct kernel_call *call)
+{
+    int64_t depth = call->in[0].meta.size[3], values = call->in[2].meta.size[3], larger = depth > values ? depth : values;
+    return larger <= 64 ? 0 : larger <= 128 ? 1 : 2;
+}
+
+static int by_dtype(enum dtype dtype)
+{
+    return dtype == DTYPE_F32 ? 0 : dtype == DTYPE_F16 ? 1 : dtype == DTYPE_BF16 ? 2 : -1;
+}
+
+static enum attention_mask mask_kind(const struct kernel_call *call)
+{
+    if (call->n_in < 4)
+        return MASK_NONE;
+    switch (call->in[3].meta.dtype) {
+    case DTYPE_BOOL: return MASK_BOOL;
+    case DTYPE_F32: return MASK_F32;
+    case DTYPE_F16: return MASK_F16;
+    case DTYPE_BF16: return MASK_BF16;
+    default: return MASK_NONE;
+    }
+}
+
+static bool sdpa_can(const struct kernel_call *call)
+{
+    const struct tensor_meta *q = &call->in[0].meta, *k = &call->in[1].meta, *v = &call->in[2].meta;
+    if (by_dtype(q->dtype) < 0 || k->dtype != q->dtype || v->dtype != q->dtype || call->out[0].meta.dtype != q->dtype)
+        return false;
+    if (q->rank != 4 || k->rank != 4 || v->rank != 4 || q->size[1] != k->size[1] || q->size[1] != v->size[1])
+        return false;
+    if (call->n_out > 1 && call->out[1].meta.dtype != DTYPE_F32)
+        return false;
+    bool has_mask = call->n_in > 3 && call->in[3].meta.dtype != DTYPE_NONE;
+    if (has_mask && (mask_kind(call) == MASK_NONE || call->in[3].meta.rank > 4))
+        return false;
+    return q->size[3] <= HEAD_MAX && v->size[3] <= HEAD_MAX && q->size[0] * q->size[1] <= GRID_Y_MAX / FEW;
+}
+
+static int64_t part_keys(int64_t keys)
+{
+    int64_t least = (keys + PARTS_MOST - 1) / PARTS_MOST;
+    return least <= PART_KEYS_LEAST ? PART_KEYS_LEAST : cuda_bucket((uint32_t)least);
+}
+
+static bool is_few(const struct kernel_call *call)
+{
+    return call->in[0].meta.size[2] <= FEW;
+}
+
+static int64_t parts_of(int64_t keys)
+{
+    return keys == 0 ? 1 : (keys + part_keys(keys) - 1) / part_keys(keys);
+}
+
+static void take_strides(int64_t stride[4], const struct tensor_meta *meta)
+{
+    for (int d = 0; d < 4; d++)
+        stride[d] = meta->stride[d];
+}
+
+// The mask's dimensions are matched from the last one on; where it has one element, or none of that dimension, it is broadcast.
+static void mask_strides(int64_t stride[4], const struct tensor_meta *meta)
+{
+    for (uint32_t d = 0; d < 4; d++) {
+        bool is_there = d + meta->rank >= 4;
+        uint32_t own = is_there ? d + meta->rank - 4 : 0;
+        stride[d] = is_there && meta->size[own] != 1 ? meta->stride[own] : 0;
+    }
+}
+
+static struct attention_args args_of(const struct kernel_call *call)
+{
+    const struct tensor_meta *q = &call->in[0].meta, *k = &call->in[1].meta;
+    struct attention_args args = {.q = call->in[0].data,
+                                  .k = call->in[1].data,
+                                  .v = call->in[2].data,
+                                  .out = call->out[0].data,
+                                  .heads = q->size[1],
+                                  .queries = q->size[2],
+                                  .keys = k->size[2],
+                                  .depth = q->size[3],
+                                  .value_depth = call->in[2].meta.size[3]};
+    take_strides(args.q_stride, q);
+    take_strides(args.k_stride, k);
+    take_strides(args.v_stride, &call->in[2].meta);
+    take_strides(args.out_stride, &call->out[0].meta);
+    args.mask_kind = mask_kind(call);
+    if (args.mask_kind != MASK_NONE) {
+        args.mask = call->in[3].data;
+        mask_strides(args.mask_stride, &call->in[3].meta);
+    }
+    if (call->n_out > 1) {
+        args.lse = call->out[1].data;
+        for (int d = 0; d < 3; d++)
+            args.lse_stride[d] = call->out[1].meta.stride[d];
+    }
+    args.is_causal = call->attr[0].i != 0;
+    args.scale = (float)(call->attr[1].kind == ATTR_ABSENT  ? 1.0 / sqrt((double)args.depth)
+                         : call->attr[1].kind == ATTR_FLOAT ? call->attr[1].f
+                                                            : (double)call->attr[1].i);
+    args.part_keys = part_keys(args.keys);
+    args.parts = parts_of(args.keys);
+    return args;
+}
+
+static size_t sdpa_scratch(const struct kernel_call *call)
+{
+    const struct tensor_meta *q = &call->in[0].meta;
+    if (!is_few(call))
+        return 0;
+    int64_t rows = q->size[0] * q->size[1] * q->size[2];
+    return (size_t)(rows * parts_of(call->in[1].meta.size[2]) * (call->in[2].meta.size[3] + 2)) * sizeof(float);
+}
+
+static enum dj_error sdpa_emit(const struct kernel_call *call, struct cuda_program *program)
+{
+    static const enum cuda_function few[3][3] = {
+        {CUDA_attention_few_64_f32, CUDA_attention_few_128_f32, CUDA_attention_few_256_f32},
+        {CUDA_attention_few_64_f16, CUDA_attention_few_128_f16, CUDA_attention_few_256_f16},
+        {CUDA_attention_few_64_bf16, CUDA_attention_few_128_bf16, CUDA_attention_few_256_bf16},
+    };
+    static const enum cuda_function many[3][3] = {
+        {CUDA_attention_many_64_f32, CUDA_attention_many_128_f32, CUDA_attention_many_256_f32},
+        {CUDA_attention_many_64_f16, CUDA_attention_many_128_f16, CUDA_attention_many_256_f16},
+        {CUDA_attention_many_64_bf16, CUDA_attention_many_128_bf16, CUDA_attention_many_256_bf16},
+    };
+    static const enum cuda_function join[3] = {CUDA_attention_join_f32, CUDA_attention_join_f16, CUDA_attention_join_bf16};
+    struct attention_args args = args_of(call);
+    int dtype = by_dtype(call->in[0].meta.dtype), depth = by_depth(call);
+    uint32_t both = (uint32_t)(call->in[0].meta.size[0] * args.heads);
+
+    if (both == 0 || args.queries == 0)
+        return DJ_OK;
+    if (is_few(call)) {
+        args.part = call->scratch;
+        uint32_t rows = both * (uint32_t)args.queries;
+        struct cuda_shape walk = {
+            .grid_x = cuda_bucket((uint32_t)args.parts), .grid_y = rows, .grid_z = 1, .block = ATTENTION_FEW_THREADS};
+        struct cuda_shape rest = {.grid_x = rows, .grid_y = 1, .grid_z = 1, .block = ATTENTION_FEW_THREADS};
+        cuda_emit(program, few[dtype][depth], walk, &args, sizeof args);
+        cuda_emit(program, join[dtype], rest, &args, sizeof args);
+        return DJ_OK;
+    }
+    uint32_t row = (64u << depth) + 1;
+    struct cuda_shape shape = {
+        .grid_x = cuda_blocks(args.queries, ATTENTION_QUERIES, UINT32_MAX >> 1),
+        .grid_y = both,
+        .grid_z = 1,
+        .block = ATTENTION_MANY_THREADS,
+        .shared_bytes = ((ATTENTION_QUERIES + 2 * ATTENTION_KEYS) * row + ATTENTION_QUERIES * (ATTENTION_KEYS + 1)) *
+                        (uint32_t)sizeof(float)};
+    cuda_emit(program, many[dtype][depth], shape, &args, sizeof args);
+    return DJ_OK;
+}
+
 void cuda_table_attention(struct cuda_entry *entry)
 {
-    (void)entry;
+    entry[OP_SDPA] = (struct cuda_entry){.emit = sdpa_emit, .scratch = sdpa_scratch, .can = sdpa_can};
 }

@@ -66,6 +66,9 @@ uint64_t cuda_scratch_take(struct cuda_scratch *scratch, uint64_t bytes);      /
 double cuda_scalar(const struct tensor *tensor);        // of an is_scalar tensor
 int64_t cuda_scalar_int(const struct tensor *tensor);
 
+double cuda_attr_double(const struct attr *attr);       // attributes as numbers; 0 where absent
+int64_t cuda_attr_int(const struct attr *attr);         // saturates
+
 static inline uint32_t cuda_dim_wrap(int64_t dim, uint32_t rank) { return (uint32_t)(dim < 0 ? dim + (rank == 0 ? 1 : rank) : dim); }
 
 #endif

@@ -16,6 +16,9 @@
 #if defined(__CUDACC__)
 #include <math.h>
 #define DJ_FN __device__ __forceinline__
+#define DJ_UNROLL _Pragma("unroll")
+#define DJ_ROLLED _Pragma("unroll 1")
+#define DJ_COLD static __device__ __noinline__      // code for rare layouts: called, so that it stands once in a kernel
 #define DJ_KERNEL(name, Args, threads)                                                                                             \
     extern "C" __global__ void __launch_bounds__(threads)                                                                          \
         name(const Args *__restrict__ args, unsigned long long *fault, unsigned task)
@@ -35,7 +38,9 @@ DJ_FN unsigned long long dj_atomic_cas(unsigned long long *at, unsigned long lon
     return atomicCAS(at, expected, value);
 }
 DJ_FN int dj_atomic_add(int *at, int value) { return atomicAdd(at, value); }
+DJ_FN int dj_atomic_max(int *at, int value) { return atomicMax(at, value); }
 DJ_FN uint32_t dj_float_bits(float x) { return __float_as_uint(x); }
+DJ_FN double dj_product(double a, double b) { return __dmul_rn(a, b); }     // rounded: never fused with a sum
 DJ_FN float dj_bits_float(uint32_t bits) { return __uint_as_float(bits); }
 DJ_FN float dj_half_bits_to_float(uint16_t bits)
 {

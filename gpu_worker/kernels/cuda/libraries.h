@@ -9,11 +9,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/base/error.h"
 #include "gpu_worker/kernels/cuda/api.h"
 
 struct cublaslt_api;            // cublaslt.h
 struct cudnn_api;               // cudnn.h
-struct matmul_cache;            // matmul.c: the algorithm chosen for each shape
+struct matmul_cache;            // matmul_blas.c: the algorithm chosen for each shape
 struct conv_cache;              // conv.c: the plan made for each shape
 
 struct cuda_libraries {
@@ -30,5 +31,19 @@ struct cuda_libraries {
     void *workspace;            // device memory for both, one call at a time (one compute stream)
     size_t workspace_bytes;
 };
+
+// The cache of matrix products' algorithms, for one device; used on its thread only. DJ_E_NO_MEMORY. Freed before `blas_handle` is
+// destroyed.
+enum { MATMUL_CACHE_ENTRIES = 512 };
+DJ_MUST_USE enum dj_error matmul_cache_make(struct matmul_cache **ret);
+void matmul_cache_free(struct matmul_cache *cache, const struct cublaslt_api *blas);       // NULL is allowed
+// Names everything besides the shapes that decides the bits of matrix products: a part of the numerics class.
+uint64_t matmul_numerics(const struct cuda_libraries *libraries);
+
+// cuDNN's plans, one a shape of convolution; the oldest of CONV_PLANS_MAX makes room. DJ_E_NO_MEMORY.
+enum { CONV_PLANS_MAX = 512 };
+DJ_MUST_USE enum dj_error conv_cache_make(struct conv_cache **ret);
+void conv_cache_free(struct conv_cache *cache, const struct cudnn_api *dnn);     // NULL is allowed
+uint32_t conv_cache_plans(const struct conv_cache *cache);                        // of them looked for, for tests and statistics
 
 #endif

@@ -26,7 +26,8 @@ void cuda_program_free(struct cuda_program *program)
 }
 
 // Room for `more` further items of `item` bytes. On failure the program's error is set.
-static bool make_room(struct cuda_program *program, void **items, uint32_t count, uint32_t *capacity, uint32_t more, size_t item, uint32_t most)
+static bool make_room(struct cuda_program *program, void **items, uint32_t count, uint32_t *capacity, uint32_t more, size_t item,
+                      uint32_t most)
 {
     if (program->error != DJ_OK)
         return false;
@@ -55,7 +56,8 @@ static uint32_t aligned(uint32_t bytes)
 }
 
 // Copies bytes behind the others; what fills up to the alignment is zero, since keys are taken over it.
-static bool append(struct cuda_program *program, uint8_t **bytes, uint32_t *length, uint32_t *capacity, const void *data, uint32_t count)
+static bool append(struct cuda_program *program, uint8_t **bytes, uint32_t *length, uint32_t *capacity, const void *data,
+                   uint32_t count)
 {
     void *memory = *bytes;
     uint32_t whole = aligned(count);
@@ -80,7 +82,8 @@ static struct cuda_step *add(struct cuda_program *program)
     return step;
 }
 
-void cuda_emit(struct cuda_program *program, enum cuda_function function, struct cuda_shape shape, const void *args, uint32_t bytes)
+void cuda_emit(struct cuda_program *program, enum cuda_function function, struct cuda_shape shape, const void *args,
+               uint32_t bytes)
 {
     uint32_t at = program->args_bytes;
     if (!append(program, &program->args, &program->args_bytes, &program->args_capacity, args, bytes))

@@ -59,7 +59,8 @@ static enum dj_error emit(const struct kernel_call *call, struct cuda_program *p
     if (!cuda_loop_make(&rows[0], (const struct tensor_meta *const[]){&rows[0], &rows[1], &rows[2]}, 3, &args.rows))
         return DJ_E_INTERNAL;
     uint32_t warps = cuda_blocks(args.length, WARP, ROW_THREADS_MAX / WARP);
-    struct cuda_shape shape = {.grid_x = cuda_blocks(args.rows.count, 1, ROWS_MOST), .grid_y = 1, .grid_z = 1, .block = warps * WARP};
+    struct cuda_shape shape = {
+        .grid_x = cuda_blocks(args.rows.count, 1, ROWS_MOST), .grid_y = 1, .grid_z = 1, .block = warps * WARP};
     cuda_emit(program, choose(x->meta.dtype, is_backward), shape, &args, sizeof args);
     return DJ_OK;
 }

@@ -46,11 +46,35 @@ template <typename T> DJ_FN void softmax_backward_rows(const struct softmax_args
     }
 }
 
-DJ_KERNEL(softmax_f32, struct softmax_args, 1024) { softmax_rows<float>(args); }
-DJ_KERNEL(softmax_f64, struct softmax_args, 1024) { softmax_rows<double>(args); }
-DJ_KERNEL(softmax_f16, struct softmax_args, 1024) { softmax_rows<dj_half>(args); }
-DJ_KERNEL(softmax_bf16, struct softmax_args, 1024) { softmax_rows<dj_bfloat>(args); }
-DJ_KERNEL(softmax_backward_f32, struct softmax_args, 1024) { softmax_backward_rows<float>(args); }
-DJ_KERNEL(softmax_backward_f64, struct softmax_args, 1024) { softmax_backward_rows<double>(args); }
-DJ_KERNEL(softmax_backward_f16, struct softmax_args, 1024) { softmax_backward_rows<dj_half>(args); }
-DJ_KERNEL(softmax_backward_bf16, struct softmax_args, 1024) { softmax_backward_rows<dj_bfloat>(args); }
+DJ_KERNEL(softmax_f32, struct softmax_args, 1024)
+{
+    softmax_rows<float>(args);
+}
+DJ_KERNEL(softmax_f64, struct softmax_args, 1024)
+{
+    softmax_rows<double>(args);
+}
+DJ_KERNEL(softmax_f16, struct softmax_args, 1024)
+{
+    softmax_rows<dj_half>(args);
+}
+DJ_KERNEL(softmax_bf16, struct softmax_args, 1024)
+{
+    softmax_rows<dj_bfloat>(args);
+}
+DJ_KERNEL(softmax_backward_f32, struct softmax_args, 1024)
+{
+    softmax_backward_rows<float>(args);
+}
+DJ_KERNEL(softmax_backward_f64, struct softmax_args, 1024)
+{
+    softmax_backward_rows<double>(args);
+}
+DJ_KERNEL(softmax_backward_f16, struct softmax_args, 1024)
+{
+    softmax_backward_rows<dj_half>(args);
+}
+DJ_KERNEL(softmax_backward_bf16, struct softmax_args, 1024)
+{
+    softmax_backward_rows<dj_bfloat>(args);
+}

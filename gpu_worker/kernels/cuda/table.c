@@ -48,3 +48,15 @@ int64_t cuda_scalar_int(const struct tensor *tensor)
     default: memcpy(&whole, tensor->data, sizeof whole); return whole;
     }
 }
+
+double cuda_attr_double(const struct attr *attr)
+{
+    return attr->kind == ATTR_FLOAT ? attr->f : attr->kind == ATTR_INT || attr->kind == ATTR_BOOL ? (double)attr->i : 0.0;
+}
+
+int64_t cuda_attr_int(const struct attr *attr)
+{
+    if (attr->kind != ATTR_FLOAT)
+        return attr->kind == ATTR_INT || attr->kind == ATTR_BOOL ? attr->i : 0;
+    return attr->f >= 9223372036854775807.0 ? INT64_MAX : attr->f <= -9223372036854775808.0 ? INT64_MIN : (int64_t)attr->f;
+}

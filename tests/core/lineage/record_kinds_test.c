@@ -119,6 +119,10 @@ static void imports_and_releases_come_back(void **state)
     assert_true(read.kind == RECORD_RELEASE && read.release.session == 17 && read.release.from == 55);
     assert_int_equal(read.release.gone_bytes, 3);
     assert_memory_equal(read.release.gone, "\1\1\0", 3);
+    assert_false(read.release.is_lost);
+    release.release.is_lost = true;
+    assert_ok(again(state, &release, &read));
+    assert_true(read.release.is_lost);
 }
 
 static struct record checkpoint_of(const struct record_piece *piece, uint32_t pieces, struct writer *writer)

@@ -463,6 +463,30 @@ static void an_input_that_is_absent_is_brought_back_in_a_new_stream(void **state
         assert_int_equal(stage->outcome[counter].executed, 1);
 }
 
+static void what_an_execution_took_ends_when_it_has_failed_for_good_and_not_before(void **state)
+{
+    struct stage *stage = chain_lost(state, 1);
+    submit_from(stage, 2, 1, true);
+    stage->seen = stage->sents;
+    RECEIVE(stage->link, EXECUTION_FAILED, execution_failed, .counter = 2, .incarnation = INCARNATION, .error = DJ_E_DEVICE,
+            .node = -1, .text = "it failed");
+    open_worker(stage, WORKER_LINK + 1, 0);
+    struct wire_recover recover = recover_of(stage);
+    assert_true(recover.needed_bytes > 0);
+    say_recovery(stage, HEAD_LINK, &recover);
+    answer(stage, 1);
+    assert_int_equal(stage->outcome[2].failed, 0);
+    stage->seen = stage->sents;
+    RECEIVE(stage->link, EXECUTION_FAILED, execution_failed, .counter = 2, .incarnation = INCARNATION,
+            .error = DJ_E_DEVICE_MEMORY, .node = -1, .text = "it does not fit");
+    assert_int_equal(stage->outcome[2].error, DJ_E_DEVICE_MEMORY);
+    struct wire_release release;
+    DECODE(release, next(stage, WIRE_RELEASE), &release);
+    const uint8_t expected[] = {1, 0};
+    assert_int_equal(release.handles_bytes, sizeof expected);
+    assert_memory_equal(release.handles, expected, sizeof expected);
+}
+
 static void an_input_that_stays_absent_is_an_error_after_three_recoveries(void **state)
 {
     struct stage *stage = chain_lost(state, 1);
@@ -592,7 +616,9 @@ CASES(values_of_a_session_that_is_over_are_lost_and_are_not_asked_for_in_the_nex
       a_death_of_which_only_the_head_tells_counts_and_the_error_names_the_plan,
       who_waits_for_leaves_is_not_blamed_and_who_has_them_is, a_list_that_the_device_failed_has_taken_only_what_it_donated,
       a_step_for_which_there_is_never_room_ends_its_place_with_the_sizes, a_link_that_is_cut_blames_nobody,
-      an_input_that_is_absent_is_brought_back_in_a_new_stream, an_input_that_stays_absent_is_an_error_after_three_recoveries,
+      an_input_that_is_absent_is_brought_back_in_a_new_stream,
+      what_an_execution_took_ends_when_it_has_failed_for_good_and_not_before,
+      an_input_that_stays_absent_is_an_error_after_three_recoveries,
       what_was_submitted_on_top_of_a_failure_has_no_other_end_and_nothing_is_recovered_for_it,
       a_fetch_waits_for_the_recovery_of_its_place, the_same_worker_after_all_goes_on_in_the_same_stream,
       a_session_that_was_taken_over_fails_once_and_for_all,

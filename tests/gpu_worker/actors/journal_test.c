@@ -27,7 +27,7 @@ static void make(void **state)
 static struct {
     const struct srg_plan *plan;
     int64_t word[16][64];
-    uint32_t executions, alone, releases, gones, imports;
+    uint32_t executions, alone, releases, losses, gones, imports;
     struct record_ref gone[64];
     struct record_import import;
     uint64_t cost_ns;
@@ -46,6 +46,7 @@ static void hear(void *context, const struct record *record)
     (void)context;
     if (record->kind == RECORD_RELEASE) {
         heard.releases++;
+        heard.losses += record->release.is_lost;
         hear_gone(record->release.gone, record->release.gone_bytes, record->release.from);
     }
     if (record->kind == RECORD_IMPORT) {
@@ -150,6 +151,28 @@ static void handles_that_end_outside_of_an_execution_are_told(void **state)
     bench_say(link, WIRE_RELEASE, wire_release_encode(&release));
     listen(plan);
     assert_int_equal(heard.releases, 1);
+    assert_int_equal(heard.losses, 0);
+    assert_int_equal(heard.gones, 1);
+    assert_int_equal(heard.gone[0].counter, 1);
+}
+
+// Its client may give it again, and needs then what it took.
+static void what_a_failed_execution_took_is_lost_and_has_not_ended(void **state)
+{
+    make(state);
+    start_listening();
+    uint64_t link = bench_client(NULL);
+    struct srg_plan *first = plan_of(state, true), *next = plan_of(state, false);
+    bench_send_plan(link, 0, first);
+    bench_send_plan(link, 1, next);
+    bench_execute(link, first, (struct ask){.counter = 1, .leaf = input, .keeps = true});
+    listen(first);
+    bench.device.fail_task = 1;
+    bench_execute(link, next, (struct ask){.counter = 2, .index = 1, .distance = 1, .keeps = true, .donates = true});
+    listen(next);
+    assert_int_equal(heard.executions, 1);
+    assert_int_equal(heard.releases, 1);
+    assert_int_equal(heard.losses, 1);
     assert_int_equal(heard.gones, 1);
     assert_int_equal(heard.gone[0].counter, 1);
 }
@@ -273,6 +296,6 @@ static void a_fenced_life_joins_with_nothing(void **state)
 }
 
 CASES(records_go_on_behind_one_another_and_say_what_ended_and_what_it_took, a_record_never_builds_on_an_execution_that_has_none,
-      handles_that_end_outside_of_an_execution_are_told,
+      handles_that_end_outside_of_an_execution_are_told, what_a_failed_execution_took_is_lost_and_has_not_ended,
       a_record_leaves_when_the_store_has_the_leaves_of_its_execution_and_not_before, an_import_is_journalled_with_its_source,
       a_new_head_hears_all_values_before_the_journal, a_fenced_life_joins_with_nothing)

@@ -483,7 +483,7 @@ PORT_CASE(what_kernels_do_not_take_is_refused_when_asked)
     struct device_task no = port_softmax(&whole, &whole), yes = port_softmax(&row, &row);
     assert_false(port->can(port->self, &no));
     assert_true(port->can(port->self, &yes));
-    assert_int_equal(port->scratch_bytes(port->self, &yes) % 4096, port->scratch_bytes(port->self, &yes) % 4096);
+    assert_true(port->scratch_bytes(port->self, &yes) < PORT_REGION_BYTES);
 }
 
 PORT_CASE(trimmed_memory_can_be_used_again_and_its_neighbours_stay)
@@ -526,8 +526,8 @@ PORT_CASE(stop_finishes_the_lists_that_are_out)
     blob_drop(out);
 }
 
-// Cells that only one list after the other may touch: each list reads or writes one cell, in its stream's order or after the list of the other stream that touched it
-// last. What each read must see is known beforehand.
+// Cells that only one list after the other may touch: each list reads or writes one cell, in its stream's order or after the
+// list of the other stream that touched it last. What each read must see is known beforehand.
 PORT_CASE(lists_of_both_streams_mixed_at_random_keep_every_order)
 {
     enum { LISTS = 600, CELLS = 5, BYTES = 4096 };

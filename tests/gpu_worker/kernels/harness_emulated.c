@@ -30,7 +30,8 @@ size_t backend_scratch(const struct kernel_call *call)
     return entry->scratch == NULL ? 0 : entry->scratch(call);
 }
 
-static enum dj_error run_step(const struct cuda_program *program, const struct cuda_step *step, unsigned long long *fault_word, struct fault *fault)
+static enum dj_error run_step(const struct cuda_program *program, const struct cuda_step *step, unsigned long long *fault_word,
+                              struct fault *fault)
 {
     if (step->function == CUDA_FUNCTION_NONE)
         return step->call(program->context + step->args_offset, program->libraries, NULL, fault);

@@ -56,6 +56,7 @@ def test_gathers_equal_pytorch():
     for dim in (0, 1, -1):
         index = torch.randint(0, x.shape[dim], (9,))
         check("INDEX_SELECT", x.index_select(dim, index), [x, index], [dim])
+        check("INDEX_SELECT", x.index_select(dim, index[0]), [x, index[0]], [dim])
         index = torch.randint(0, x.shape[dim], (3, 4, 5))
         check("GATHER", x.gather(dim, index), [x, index], [dim])
     wide = make((50, 3000))

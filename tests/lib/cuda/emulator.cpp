@@ -20,7 +20,8 @@
 struct emulator_dim threadIdx, blockIdx, blockDim, gridDim;
 unsigned char *emulator_dynamic;
 
-namespace {
+namespace
+{
 
 enum { THREADS_MAX = 1024, STACK_BYTES = 64 << 10, WARP = 32, SHARED_MAX = 256 << 10 };
 enum state { READY, AT_BLOCK, AT_WARP, DONE };
@@ -62,7 +63,10 @@ uint64_t draw()
     return all.random;
 }
 
-char *stack_of(unsigned thread) { return all.stacks + (size_t)thread * STACK_BYTES; }
+char *stack_of(unsigned thread)
+{
+    return all.stacks + (size_t)thread * STACK_BYTES;
+}
 
 void leave(enum state state)
 {
@@ -172,8 +176,14 @@ void run_block(unsigned threads)
 
 }    // namespace
 
-void emulator_block_barrier() { leave(AT_BLOCK); }
-void emulator_warp_barrier() { leave(AT_WARP); }
+void emulator_block_barrier()
+{
+    leave(AT_BLOCK);
+}
+void emulator_warp_barrier()
+{
+    leave(AT_WARP);
+}
 
 const uint64_t *emulator_exchange(uint64_t bits)
 {
@@ -187,7 +197,8 @@ const uint64_t *emulator_exchange(uint64_t bits)
 extern "C" void emulator_run(const struct emulated *kernel, const struct emulator_launch *launch, uint64_t seed)
 {
     if (all.stacks == NULL) {
-        void *memory = mmap(NULL, (size_t)THREADS_MAX * STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void *memory = mmap(NULL, (size_t)THREADS_MAX * STACK_BYTES, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         all.stacks = memory == MAP_FAILED ? NULL : static_cast<char *>(memory);
         emulator_dynamic = static_cast<unsigned char *>(aligned_alloc(16, SHARED_MAX));
     }
@@ -198,8 +209,8 @@ extern "C" void emulator_run(const struct emulated *kernel, const struct emulato
     gridDim = {launch->grid[0], launch->grid[1], launch->grid[2]};
     if (all.stacks == NULL || emulator_dynamic == NULL)
         die("no memory");
-    if (launch->block == 0 || launch->block > kernel->threads_max || launch->shared_bytes > SHARED_MAX || gridDim.x == 0 || gridDim.y == 0 ||
-        gridDim.z == 0 || gridDim.y > 65535 || gridDim.z > 65535)
+    if (launch->block == 0 || launch->block > kernel->threads_max || launch->shared_bytes > SHARED_MAX || gridDim.x == 0 ||
+        gridDim.y == 0 || gridDim.z == 0 || gridDim.y > 65535 || gridDim.z > 65535)
         die("the launch's shape is not one that a GPU accepts for it");
     for (unsigned z = 0; z < gridDim.z; z++)
         for (unsigned y = 0; y < gridDim.y; y++)
@@ -211,8 +222,8 @@ extern "C" void emulator_run(const struct emulated *kernel, const struct emulato
 }
 
 // The kernels, by enum cuda_function.
-#define KERNEL(family, name)                                                                                                       \
-    extern "C" emulated_kernel emulated_##name;                                                                                    \
+#define KERNEL(family, name) \
+    extern "C" emulated_kernel emulated_##name; \
     extern "C" const unsigned emulated_##name##_threads;
 #include "gpu_worker/kernels/cuda/kernels.def"
 

@@ -38,6 +38,9 @@ void emulator_warp_barrier();
 const uint64_t *emulator_exchange(uint64_t bits);
 
 #define DJ_FN inline
+#define DJ_UNROLL
+#define DJ_ROLLED
+#define DJ_COLD static inline
 #define DJ_KERNEL(name, Args, threads)                                                                                             \
     static void name##_body(const Args *args, unsigned long long *fault, unsigned task);                                           \
     extern "C" const unsigned emulated_##name##_threads = threads;                                                                 \
@@ -89,6 +92,8 @@ DJ_FN unsigned long long dj_atomic_cas(unsigned long long *at, unsigned long lon
     return before;
 }
 DJ_FN int dj_atomic_add(int *at, int value) { int before = *at; *at += value; return before; }
+DJ_FN int dj_atomic_max(int *at, int value) { int before = *at; *at = before > value ? before : value; return before; }
+DJ_FN double dj_product(double a, double b) { return a * b; }
 DJ_FN uint32_t dj_float_bits(float x) { uint32_t bits; memcpy(&bits, &x, sizeof bits); return bits; }
 DJ_FN float dj_bits_float(uint32_t bits) { float x; memcpy(&x, &bits, sizeof x); return x; }
 #include "gpu_worker/kernels/half.h"

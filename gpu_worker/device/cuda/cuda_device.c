@@ -1,0 +1,383 @@
+// Cuda device: the port, the queue and the thread. The manual is cuda_device.h; what the parts share is in state.h.
+//
+// The thread issues what it can, looks which marks have come, and has nothing to do until one comes or a list is submitted: for
+// SPIN_NS it looks again at once, since a token's execution often follows its predecessor's answer by a few microseconds; then
+// it sleeps, ever longer, but never through a submission.
+
+#include "gpu_worker/device/cuda/state.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/base/assert.h"
+#include "core/base/log.h"
+
+enum {
+    QUEUE_FIRST = 64,
+    SPIN_NS = 20000,
+    SPIN_LOOKS = 64,
+    SLEEP_FIRST_NS = 10000,
+    SLEEP_LAST_NS = 200000,
+    SECOND_NS = 1000000000
+};
+
+struct pause {
+    uint64_t since_ns;    // when nothing moved for the first time; 0: something moved
+    uint64_t sleep_ns;
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * SECOND_NS + (uint64_t)time.tv_nsec;
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static bool lane_is_full(const struct lane *lane)
+{
+    return lane->flight_tail - lane->flight_head == LANE_FLIGHTS_MAX;
+}
+
+static void add_flight(struct lane *lane, struct device_list *list)
+{
+    struct flight *flight = &lane->flight[lane->flight_tail++ % LANE_FLIGHTS_MAX];
+    cuda_event begin = flight->start, end = flight->end;
+    *flight = (struct flight){.list = list, .start = begin, .end = end};
+}
+
+// Lists become flights in the order of submission, so that whatever a list comes after is a flight before it.
+static bool accept(struct cuda_device *device, uint64_t *seen)
+{
+    bool any = false;
+
+    if (atomic_load_explicit(&device->submitted, memory_order_acquire) == *seen && device->head == *seen)
+        return false;
+    pthread_mutex_lock(&device->mutex);
+    *seen = device->tail;
+    while (device->head != device->tail) {
+        struct device_list *list = device->queue[device->head & (device->capacity - 1)];
+        assert(list->stream < DEVICE_STREAMS);
+        struct lane *lane = &device->lane[list->stream];
+        if (lane_is_full(lane))
+            break;
+        add_flight(lane, list);
+        device->head++;
+        any = true;
+    }
+    pthread_mutex_unlock(&device->mutex);
+    return any;
+}
+
+static bool is_quiet(const struct cuda_device *device)
+{
+    for (uint32_t i = 0; i < DEVICE_STREAMS; i++)
+        if (device->lane[i].flight_head != device->lane[i].flight_tail)
+            return false;
+    return true;
+}
+
+static bool is_told(struct cuda_device *device, uint64_t seen)
+{
+    return atomic_load_explicit(&device->submitted, memory_order_acquire) != seen;
+}
+
+// Called with the mutex held: until there is a submission or the time is over.
+static void sleep_a_while(struct cuda_device *device, uint64_t ns)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    uint64_t after = (uint64_t)until.tv_nsec + ns;
+    until.tv_sec += (time_t)(after / SECOND_NS);
+    until.tv_nsec = (long)(after % SECOND_NS);
+    pthread_cond_timedwait(&device->more, &device->mutex, &until);
+}
+
+// Nothing moved. False: the device is stopping and everything is done.
+static bool idle(struct cuda_device *device, struct pause *pause, uint64_t seen)
+{
+    uint64_t now = now_ns();
+    bool goes_on = true;
+
+    if (pause->since_ns == 0)
+        *pause = (struct pause){.since_ns = now, .sleep_ns = SLEEP_FIRST_NS};
+    if (now - pause->since_ns < SPIN_NS) {
+        for (int look = 0; look < SPIN_LOOKS && !is_told(device, seen); look++)
+            relax();
+        return true;
+    }
+    pthread_mutex_lock(&device->mutex);
+    if (is_quiet(device)) {
+        while (device->head == device->tail && device->phase == PHASE_RUNNING)
+            pthread_cond_wait(&device->more, &device->mutex);
+        goes_on = device->head != device->tail;
+    } else if (device->tail == seen) {
+        sleep_a_while(device, pause->sleep_ns);
+        pause->sleep_ns = pause->sleep_ns * 2 > SLEEP_LAST_NS ? SLEEP_LAST_NS : pause->sleep_ns * 2;
+    }
+    pthread_mutex_unlock(&device->mutex);
+    return goes_on;
+}
+
+static const struct device_list *first_out(const struct cuda_device *device)
+{
+    for (uint32_t i = 0; i < DEVICE_STREAMS; i++)
+        if (device->lane[i].flight_head != device->lane[i].flight_tail)
+            return device->lane[i].flight[device->lane[i].flight_head % LANE_FLIGHTS_MAX].list;
+    return NULL;
+}
+
+// The device made anew, with a new context of CUDA's; what was submitted meanwhile, nothing of it begun, goes there.
+static void revive(struct cuda_device *device)
+{
+    struct device_list *list[DEVICE_STREAMS * LANE_FLIGHTS_MAX];
+    uint32_t lists = 0;
+
+    for (uint32_t i = 0; i < DEVICE_STREAMS; i++)
+        for (struct lane *lane = &device->lane[i]; lane->flight_head != lane->flight_tail; lane->flight_head++)
+            list[lists++] = lane->flight[lane->flight_head % LANE_FLIGHTS_MAX].list;
+    device_release(device);
+    device->is_lost = false;
+    enum dj_error error = device_reserve(device, &device->start_fault);
+    device->is_lost = device->is_lost || error != DJ_OK;
+    if (error != DJ_OK)
+        device->lost = device->start_fault;
+    device->lost_incarnation = 0;
+    log_write(error == DJ_OK ? LOG_INFO : LOG_ERROR, "device", "GPU %d (%s) %s", device->config.ordinal, device->info.name,
+              error == DJ_OK ? "was made anew" : device->start_fault.text);
+    for (uint32_t i = 0; i < lists; i++)
+        add_flight(&device->lane[list[i]->stream], list[i]);
+}
+
+// All lists of the incarnation that lost the device fail; the first one of another finds it made anew.
+static bool after_loss(struct cuda_device *device)
+{
+    const struct device_list *first = first_out(device);
+
+    if (first == NULL)
+        return false;
+    if (device->lost_incarnation != 0 && first->incarnation != device->lost_incarnation) {
+        revive(device);
+        if (!device->is_lost)
+            return true;
+    }
+    if (device->lost_incarnation != first->incarnation) {
+        device->lost_incarnation = first->incarnation;
+        device->info.lives++;
+    }
+    device->lost.code = DJ_E_DEVICE_LOST;
+    for (uint32_t i = 0; i < DEVICE_STREAMS; i++)
+        lane_fail_all(device, &device->lane[i], &device->lost);
+    return true;
+}
+
+static void work(struct cuda_device *device)
+{
+    struct pause pause = {0};
+    uint64_t seen = 0;
+
+    for (;;) {
+        bool any = accept(device, &seen);
+        for (uint32_t i = 0; i < DEVICE_STREAMS; i++)
+            any |= lane_issue(device, &device->lane[i]);
+        for (uint32_t i = 0; i < DEVICE_STREAMS; i++)
+            any |= lane_poll(device, &device->lane[i]);
+        if (device->is_lost)
+            any |= after_loss(device);
+        if (any)
+            pause.since_ns = 0;
+        else if (!idle(device, &pause, seen))
+            return;
+    }
+}
+
+static void enter(struct cuda_device *device, enum phase phase)
+{
+    pthread_mutex_lock(&device->mutex);
+    device->phase = phase;
+    pthread_cond_broadcast(&device->started);
+    pthread_cond_broadcast(&device->more);
+    pthread_mutex_unlock(&device->mutex);
+}
+
+static void *serve(void *self)
+{
+    struct cuda_device *device = self;
+    enum dj_error error = device_reserve(device, &device->start_fault);
+    if (error == DJ_OK) {
+        enter(device, PHASE_RUNNING);
+        work(device);
+    }
+    device_release(device);
+    if (error != DJ_OK)
+        enter(device, PHASE_FAILED);
+    return NULL;
+}
+
+static bool device_can(void *self, const struct device_task *task)
+{
+    struct cuda_device *device = self;
+    const struct cuda_entry *entry = &kernels_cuda()->entry[task->op->number];
+    if (entry->emit == NULL)
+        return false;
+    if (entry->can == NULL)
+        return true;
+    if (!operands_fill(&device->asking, task, NULL))
+        return false;
+    struct kernel_call call = call_of(task, &device->asking, NULL);
+    return entry->can(&call);
+}
+
+static size_t device_scratch_bytes(void *self, const struct device_task *task)
+{
+    struct cuda_device *device = self;
+    const struct cuda_entry *entry = &kernels_cuda()->entry[task->op->number];
+    if (entry->scratch == NULL || !operands_fill(&device->asking, task, NULL))
+        return 0;
+    struct kernel_call call = call_of(task, &device->asking, NULL);
+    return entry->scratch(&call);
+}
+
+// Called with the mutex held.
+static bool queue_grow(struct cuda_device *device)
+{
+    struct device_list **larger = malloc(device->capacity * 2 * sizeof *larger);
+    if (larger == NULL)
+        return false;
+    for (uint64_t i = device->head; i != device->tail; i++)
+        larger[i & (device->capacity * 2 - 1)] = device->queue[i & (device->capacity - 1)];
+    free(device->queue);
+    device->queue = larger;
+    device->capacity *= 2;
+    return true;
+}
+
+static void device_submit(void *self, struct device_list *list)
+{
+    struct cuda_device *device = self;
+    pthread_mutex_lock(&device->mutex);
+    bool has_room = device->tail - device->head < device->capacity || queue_grow(device);
+    if (has_room) {
+        device->queue[device->tail++ & (device->capacity - 1)] = list;
+        atomic_fetch_add_explicit(&device->submitted, 1, memory_order_release);
+    }
+    pthread_mutex_unlock(&device->mutex);
+    if (has_room) {
+        pthread_cond_signal(&device->more);
+        return;
+    }
+    list->error = fault_set(&list->fault, DJ_E_NO_MEMORY, "the device's queue cannot grow");
+    list->failed_task = UINT32_MAX;
+    struct io_event event = {.kind = IO_DEVICE_DONE, .device_done = {.device = device->config.index, .list = list}};
+    device->config.sink->post(device->config.sink->self, &event);
+}
+
+static void device_free(struct cuda_device *device)
+{
+    free(device->queue);
+    free(device->asking.tensor);
+    free(device->running.tensor);
+    pthread_mutex_destroy(&device->mutex);
+    pthread_cond_destroy(&device->more);
+    pthread_cond_destroy(&device->started);
+    free(device);
+}
+
+static void device_stop(void *self)
+{
+    struct cuda_device *device = self;
+    enter(device, PHASE_STOPPING);
+    pthread_join(device->thread, NULL);
+    device_free(device);
+}
+
+static void describe(struct cuda_device *device)
+{
+    struct device_info *info = &device->info;
+    strcpy(info->backend, "cuda");
+    for (uint32_t row = 0; row < op_count(); row++) {
+        const struct op_info *op = op_at(row);
+        if (kernels_cuda()->entry[op->number].emit != NULL || (op->flags & OP_IS_VIEW) != 0)
+            info->ops[op->number / 8] = (uint8_t)(info->ops[op->number / 8] | 1u << (op->number % 8));
+    }
+    device->port = (struct device_port){.info = info,
+                                        .self = device,
+                                        .can = device_can,
+                                        .scratch_bytes = device_scratch_bytes,
+                                        .submit = device_submit,
+                                        .stop = device_stop};
+}
+
+static void make_locks(struct cuda_device *device)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&device->mutex, NULL);
+    pthread_cond_init(&device->more, &monotonic);
+    pthread_cond_init(&device->started, NULL);
+    pthread_condattr_destroy(&monotonic);
+}
+
+static enum phase wait_for_start(struct cuda_device *device)
+{
+    pthread_mutex_lock(&device->mutex);
+    while (device->phase == PHASE_STARTING)
+        pthread_cond_wait(&device->started, &device->mutex);
+    enum phase phase = device->phase;
+    pthread_mutex_unlock(&device->mutex);
+    return phase;
+}
+
+enum dj_error cuda_device_make(const struct cuda_device_config *config, struct device_port **ret, struct fault *fault)
+{
+    struct cuda_device *device = calloc(1, sizeof *device);
+    if (device == NULL)
+        return fault_set(fault, DJ_E_NO_MEMORY, "%s", dj_error_text(DJ_E_NO_MEMORY));
+    make_locks(device);
+    device->config = *config;
+    device->api = config->api;
+    device->capacity = QUEUE_FIRST;
+    device->queue = malloc(QUEUE_FIRST * sizeof device->queue[0]);
+    describe(device);
+    enum dj_error error = DJ_OK;
+    if (device->queue == NULL)
+        error = fault_set(fault, DJ_E_NO_MEMORY, "%s", dj_error_text(DJ_E_NO_MEMORY));
+    else if (pthread_create(&device->thread, NULL, serve, device) != 0)
+        error = fault_set(fault, DJ_E_SYSTEM, "the device's thread cannot be started");
+    if (error == DJ_OK && wait_for_start(device) == PHASE_FAILED) {
+        pthread_join(device->thread, NULL);
+        error = fault_set(fault, device->start_fault.code, "%s", device->start_fault.text);
+    }
+    if (error != DJ_OK) {
+        device_free(device);
+        return error;
+    }
+    *ret = &device->port;
+    return DJ_OK;
+}
+
+struct cuda_device_stats cuda_device_stats(const struct device_port *port)
+{
+    struct cuda_device *device = port->self;
+    pthread_mutex_lock(&device->mutex);
+    struct cuda_device_stats stats = device->shown_stats;
+    pthread_mutex_unlock(&device->mutex);
+    return stats;
+}
+
+bool cuda_device_is_lost(const struct device_port *port)
+{
+    struct cuda_device *device = port->self;
+    pthread_mutex_lock(&device->mutex);
+    bool is_lost = device->is_shown_lost;
+    pthread_mutex_unlock(&device->mutex);
+    return is_lost;
+}
