@@ -65,7 +65,6 @@ __attribute__((visibility("default"))) const struct cuda_module *djinn_cuda_modu
 
 const struct cuda_module *djinn_cuda_module(void)
 {
-    static const struct cuda_module table = {
-        .version = CUDA_MODULE_VERSION, .log_to = log_to, .look = look, .make = make, .is_lost = cuda_device_is_lost};
+    static const struct cuda_module table = {.version = CUDA_MODULE_VERSION, .log_to = log_to, .look = look, .make = make};
     return &table;
 }

@@ -21,7 +21,6 @@ struct cuda_module {
     enum dj_error (*look)(const struct cuda_load **ret, struct fault *fault);
     // A device on a GPU: cuda_device_make.
     enum dj_error (*make)(const struct cuda_module_config *config, struct device_port **ret, struct fault *fault);
-    bool (*is_lost)(const struct device_port *port);
 };
 
 typedef const struct cuda_module *cuda_module_get(void);

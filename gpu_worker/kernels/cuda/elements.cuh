@@ -50,4 +50,23 @@ template <> struct dj_make<dj_bfloat> {
     template <typename C> static DJ_FN dj_bfloat of(C value) { return {dj_float_to_bfloat_bits((float)value)}; }
 };
 
+// Element `index` at `base`, whatever its dtype, as the number that a kernel computes in; and back. Calls, so that rare layouts cost little code.
+template <typename Number> DJ_COLD Number dj_load_any(const void *base, uint32_t dtype, int64_t index)
+{
+    Number number = 0;
+    dj_with_dtype(dtype, [&](auto *type) {
+        typedef typename dj_pointee<decltype(type)>::type T;
+        number = (Number)dj_number(((const T *)base)[index]);
+    });
+    return number;
+}
+
+template <typename Number> DJ_COLD void dj_store_any(void *base, uint32_t dtype, int64_t index, Number value)
+{
+    dj_with_dtype(dtype, [&](auto *type) {
+        typedef typename dj_pointee<decltype(type)>::type T;
+        ((T *)base)[index] = dj_make<T>::of(value);
+    });
+}
+
 #endif

@@ -5,7 +5,7 @@
 // cannot be loaded as one. Lanes are neighbouring threads where the reduced elements are neighbours, and outputs are where those are. Few
 // outputs of many elements are cut into splits (blockIdx.y), whose states a second kernel joins the same way.
 
-#include "gpu_worker/kernels/cuda/any.cuh"
+#include "gpu_worker/kernels/cuda/elements.cuh"
 #include "gpu_worker/kernels/cuda/index.cuh"
 #include "gpu_worker/kernels/cuda/reduce.h"
 
@@ -266,7 +266,7 @@ template <typename N> struct read_any {
     typedef N Number;
     DJ_FN static Number load(const struct reduce_args *args, int64_t at)
     {
-        return any_load<N>(args->in, args->in_dtype, at);
+        return dj_load_any<N>(args->in, args->in_dtype, at);
     }
     DJ_FN static bool load_group(const struct reduce_args *, int64_t, Number *)
     {
@@ -356,7 +356,7 @@ template <typename Rule, typename Number>
 DJ_FN void put_result(const struct reduce_args *args, const typename Rule::State &s, int64_t output)
 {
     if (args->value != nullptr)
-        any_store<Number>(args->value, args->out_dtype, place_at(&args->kept, 1, output), Rule::finish(s, args));
+        dj_store_any<Number>(args->value, args->out_dtype, place_at(&args->kept, 1, output), Rule::finish(s, args));
     if (args->index != nullptr)
         args->index[place_at(&args->kept, 2, output)] = Rule::at(s);
 }
@@ -419,7 +419,7 @@ template <typename Rule, typename Number> DJ_FN void join_with(const struct redu
 
 enum { STATE_WORDS = REDUCE_THREADS * REDUCE_STATE_BYTES / 8 };
 
-// Sums and extremes of the common dtypes have code of their own; the rest reads through any_load.
+// Sums and extremes of the common dtypes have code of their own; the rest reads through dj_load_any.
 #define FREQUENT(call, Number) \
     case REDUCE_SUM: call(rule_sum<Number>); break; \
     case REDUCE_MAX: \
@@ -499,8 +499,8 @@ template <typename Wide> DJ_FN void scan_columns(const struct scan_args *args)
         int64_t from = place_at(&args->rows, 0, row), to = place_at(&args->rows, 1, row);
         Wide sum = 0;
         for (int64_t i = 0; i < args->length; i++) {
-            sum = plus(sum, any_load<Wide>(args->in, args->in_dtype, from + i * args->in_stride));
-            any_store<Wide>(args->out, args->out_dtype, to + i * args->out_stride, sum);
+            sum = plus(sum, dj_load_any<Wide>(args->in, args->in_dtype, from + i * args->in_stride));
+            dj_store_any<Wide>(args->out, args->out_dtype, to + i * args->out_stride, sum);
         }
     }
 }
@@ -515,10 +515,10 @@ template <typename Wide> DJ_FN void scan_rows(const struct scan_args *args)
         Wide sum = args->carry == nullptr ? (Wide)0 : ((const Wide *)args->carry)[row * args->pieces + blockIdx.y];
         for (; first < last; first += blockDim.x) {
             int64_t i = first + threadIdx.x;
-            Wide value = i < last ? any_load<Wide>(args->in, args->in_dtype, from + i * args->in_stride) : (Wide)0;
+            Wide value = i < last ? dj_load_any<Wide>(args->in, args->in_dtype, from + i * args->in_stride) : (Wide)0;
             value = plus(sum, scan_block(value, shared));
             if (i < last)
-                any_store<Wide>(args->out, args->out_dtype, to + i * args->out_stride, value);
+                dj_store_any<Wide>(args->out, args->out_dtype, to + i * args->out_stride, value);
             sum = plus(sum, shared[blockDim.x - 1]);
         }
     }
@@ -533,7 +533,7 @@ template <typename Wide> DJ_FN void scan_sums(const struct scan_args *args)
         int64_t last = end < args->length ? end : args->length;
         Wide sum = 0;
         for (int64_t i = first + threadIdx.x; i < last; i += blockDim.x)
-            sum = plus(sum, any_load<Wide>(args->in, args->in_dtype, from + i * args->in_stride));
+            sum = plus(sum, dj_load_any<Wide>(args->in, args->in_dtype, from + i * args->in_stride));
         scan_block(sum, shared);
         if (threadIdx.x == 0)
             ((Wide *)args->carry)[row * args->pieces + blockIdx.y] = shared[blockDim.x - 1];

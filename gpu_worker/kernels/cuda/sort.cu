@@ -5,7 +5,7 @@
 //
 // No two entries are equal, so the result is one, and stable, whatever the network does.
 
-#include "gpu_worker/kernels/cuda/any.cuh"
+#include "gpu_worker/kernels/cuda/elements.cuh"
 #include "gpu_worker/kernels/cuda/sort.h"
 
 enum { SORT_THREADS = 256, MERGE_THREADS = 256 };
@@ -39,8 +39,8 @@ DJ_FN uint64_t key_of(const void *base, uint32_t dtype, bool is_float, int64_t i
 {
     const uint64_t top = (uint64_t)1 << 63;
     if (!is_float)
-        return (uint64_t)any_load<int64_t>(base, dtype, index) ^ top;
-    double x = any_load<double>(base, dtype, index);
+        return (uint64_t)dj_load_any<int64_t>(base, dtype, index) ^ top;
+    double x = dj_load_any<double>(base, dtype, index);
     if (x != x)
         return ~(uint64_t)0;
     uint64_t bits = double_bits(x == 0 ? 0.0 : x);
