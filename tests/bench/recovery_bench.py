@@ -25,7 +25,7 @@ POLICIES = ("checkpoint", "replicate", "recompute")
 SMALL, LARGE = ("256", "4", "1024"), ("768", "12", "50257")
 SILENCE_S = 180.0
 AFTER = 24  # tokens of a generation behind the kill
-BLOCK_CALLS, BLOCKS = 40, 120
+BLOCK_CALLS = 40
 HANDLES = 100_000
 
 
@@ -100,13 +100,13 @@ def store_bytes(crew: Crew) -> tuple[int, int]:
     return found["entries"].get("execution", 0), found["plain_bytes"]
 
 
-def journal_cost(durability: str) -> None:
+def journal_cost(durability: str, blocks: int) -> None:
     """Warm calls in alternating blocks with and without a record, in one process: the paired difference and its confidence interval."""
     with Crew(workers=1, memory="256M", head=("--durability", durability), name="bench") as crew:
         program = Program(crew, "calls.py")
         calls(program, calls=500)
         differences, with_ms, order = [], [], random.Random(1)
-        for _ in range(BLOCKS):
+        for _ in range(blocks):
             both = {}
             for kind in order.sample(["on", "off"], 2):
                 tell(crew, "worker-1", '{"do":"no-journal","on":1,"for":5}' if kind == "off" else '{"do":"no-journal","on":0}')
@@ -125,9 +125,9 @@ def journal_cost(durability: str) -> None:
 
 def journal(given: argparse.Namespace) -> None:
     """What a record costs and weighs, and how many executions a second are acknowledged."""
-    print(f"\na warm call with its record, against one without (paired, {BLOCKS} blocks of {BLOCK_CALLS}; 95 % confidence)")
+    print(f"\na warm call with its record, against one without (paired, {given.blocks} blocks of {BLOCK_CALLS}; 95 % confidence)")
     for durability in ("memory", "os", "disk"):
-        journal_cost(durability)
+        journal_cost(durability, given.blocks)
     with Crew(workers=1, memory="256M", name="bench") as crew:
         program = Program(crew, "calls.py")
         calls(program, calls=200)
@@ -180,6 +180,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--contexts", default="64,256,1024", type=lambda text: [int(part) for part in text.split(",")])
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--blocks", type=int, default=120, help="of warm calls, with a record and without")
     given = parser.parse_args()
     print(machine())
     for part in given.only.split(","):

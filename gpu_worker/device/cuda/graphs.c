@@ -69,6 +69,7 @@ static bool find_place(struct cuda_device *device, uint32_t *ret)
 }
 
 // The steps of the lane's program as a graph of CUDA's, nothing of it run.
+// NOLINTNEXTLINE(readability-non-const-parameter): kernels write the fault word there
 static bool record(struct cuda_device *device, struct lane *lane, uint8_t *args, cuda_graph *ret, struct fault *fault)
 {
     const struct cuda_api *api = device->api;

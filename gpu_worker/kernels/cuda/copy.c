@@ -51,7 +51,7 @@ static void parts_flush(struct parts *parts)
 static void parts_add(struct parts *parts, struct copy_part *part, uint32_t tensors, uint64_t bytes)
 {
     uint32_t group = bytes >= UNIT_MOST ? 1 : sweep_group(&part->sweep, tensors, (uint32_t)(UNIT_MOST / bytes));
-    while ((uintptr_t)part->to % (group * bytes) != 0 || (uintptr_t)part->from % (group * bytes) != 0)
+    while (group > 1 && ((uintptr_t)part->to % (group * bytes) != 0 || (uintptr_t)part->from % (group * bytes) != 0))
         group /= 2;
     parts->bytes = most(parts->bytes, part->sweep.loop.count * (int64_t)bytes);
     sweep_widen(&part->sweep, tensors, group);

@@ -30,6 +30,7 @@ size_t backend_scratch(const struct kernel_call *call)
     return entry->scratch == NULL ? 0 : entry->scratch(call);
 }
 
+// NOLINTNEXTLINE(readability-non-const-parameter): kernels write the fault word
 static enum dj_error run_step(const struct cuda_program *program, const struct cuda_step *step, unsigned long long *fault_word,
                               struct fault *fault)
 {

@@ -15,8 +15,8 @@ enum { SEED = 1, GPUS_MOST = 8, GIB_MOST = 16 };
 static int number(const char *name, int otherwise, int most)
 {
     const char *text = getenv(name);
-    int given = text == NULL ? otherwise : atoi(text);
-    return given < 0 || given > most ? otherwise : given;
+    long given = text == NULL ? otherwise : strtol(text, NULL, 10);
+    return given < 0 || given > most ? otherwise : (int)given;
 }
 
 // The fake has one GPU: each process that was told of several has it under the number that it asks for.

@@ -11,7 +11,7 @@ const char *cudaGetErrorName(int error);
 static int number(const char *name, int otherwise)
 {
     const char *text = getenv(name);
-    return text == NULL ? otherwise : atoi(text);
+    return text == NULL ? otherwise : (int)strtol(text, NULL, 10);
 }
 
 int cudaRuntimeGetVersion(int *ret)
