@@ -239,7 +239,7 @@ static void open_new(struct head *head, struct head_link *link, const struct wir
     begin_commit(head, session);
 }
 
-// Whoever was this session's client is no more: it hears so, and its link is closed.
+// Another client took the session over: the one before hears so, and its link is closed.
 static void fence_client(struct head *head, struct head_session *session)
 {
     struct head_link *old = session->link == 0 ? NULL : map_get(head->links, map_key(session->link));

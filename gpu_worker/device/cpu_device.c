@@ -9,6 +9,7 @@
 #include "core/base/knobs.h"
 #include "core/base/log.h"
 #include "core/io/blob.h"
+#include "gpu_worker/device/operands.h"
 #include "gpu_worker/kernels/kernel.h"
 
 #include <errno.h>
@@ -26,11 +27,6 @@ enum { QUEUE_FIRST = 64, SPIN_NS = 20000, SPIN_LOOKS = 64, HUGE_PAGE_BYTES = 2 <
 // Of the machine's memory, for the region where nobody says; and the part of the region's size that packed weights may take besides it:
 // 64 % and a quarter of that make 80 %.
 enum { MEMORY_PERCENT = 64, PACK_DIVISOR = 4 };
-
-struct operands {    // tensors as kernels take them; one set for each thread that calls kernels' functions
-    struct tensor *tensor;
-    uint32_t capacity;
-};
 
 // What an op's kernels took, all together: with DJINN_OP_TIMES set, logged when the device stops.
 struct op_time {
@@ -82,49 +78,6 @@ uint64_t cpu_device_default_memory_bytes(void)
     return bytes / 100 * MEMORY_PERCENT;
 }
 
-// The task's operands as kernels take them. `region` NULL leaves the data out. False out of memory.
-static bool operands_fill(struct operands *operands, const struct device_task *task, uint8_t *region)
-{
-    uint32_t count = task->n_in + task->n_out;
-    if (count > operands->capacity) {
-        struct tensor *larger = realloc(operands->tensor, count * sizeof *larger);
-        if (larger == NULL)
-            return false;
-        operands->tensor = larger;
-        operands->capacity = count;
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        const struct device_tensor *from = i < task->n_in ? &task->in[i] : &task->out[i - task->n_in];
-        struct tensor *to = &operands->tensor[i];
-        to->meta = from->meta;
-        to->is_scalar = from->is_scalar;
-        to->is_constant = from->is_constant;
-        to->constant_key = from->constant_key;
-        // Little-endian, so the low byte of the 64 bits is the bool.
-        to->data = from->is_scalar                                    ? (void *)(uintptr_t)&from->scalar
-                   : region == NULL || from->meta.dtype == DTYPE_NONE ? NULL
-                                                                      : region + from->offset;
-    }
-    return true;
-}
-
-static struct kernel_call call_of(struct cpu_device *device, const struct device_task *task, const struct operands *operands,
-                                  uint8_t *region)
-{
-    return (struct kernel_call){
-        .op = task->op,
-        .in = operands->tensor,
-        .n_in = task->n_in,
-        .out = operands->tensor + task->n_in,
-        .n_out = task->n_out,
-        .attr = task->attr,
-        .compute = (enum dtype)task->compute,
-        .scratch = region == NULL ? NULL : region + task->offset,
-        .scratch_bytes = task->bytes,
-        .team = device->team,
-    };
-}
-
 static bool device_can(void *self, const struct device_task *task)
 {
     struct cpu_device *device = self;
@@ -135,7 +88,8 @@ static bool device_can(void *self, const struct device_task *task)
         return true;
     if (!operands_fill(&device->asking, task, NULL))
         return false;
-    struct kernel_call call = call_of(device, task, &device->asking, NULL);
+    struct kernel_call call = call_of(task, &device->asking, NULL);
+    call.team = device->team;
     return kernel->can(&call);
 }
 
@@ -145,7 +99,8 @@ static size_t device_scratch_bytes(void *self, const struct device_task *task)
     const struct kernel *kernel = &device->kernels->kernel[task->op->number];
     if (kernel->scratch == NULL || !operands_fill(&device->asking, task, NULL))
         return 0;
-    struct kernel_call call = call_of(device, task, &device->asking, NULL);
+    struct kernel_call call = call_of(task, &device->asking, NULL);
+    call.team = device->team;
     return kernel->scratch(&call);
 }
 
@@ -160,7 +115,8 @@ static enum dj_error run_task(struct cpu_device *device, const struct device_tas
     }
     if (!operands_fill(&device->running, task, device->region))
         return fault_set(fault, DJ_E_NO_MEMORY, "%s", dj_error_text(DJ_E_NO_MEMORY));
-    struct kernel_call call = call_of(device, task, &device->running, device->region);
+    struct kernel_call call = call_of(task, &device->running, device->region);
+    call.team = device->team;
     call.fault = fault;
     fault->text[0] = '\0';
     uint64_t start = device->times == NULL ? 0 : now_ns();

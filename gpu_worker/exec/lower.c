@@ -391,7 +391,7 @@ static void bury(struct lowering *lowering, uint32_t n)
     }
 }
 
-// What is asked for now: made contiguous, then read.
+// The outputs that this execution answers: made contiguous, then read.
 static enum dj_error lower_answers(struct lowering *lowering)
 {
     struct bench *bench = &lowering->exec->bench;

@@ -5,7 +5,11 @@
 
 #include <stdint.h>
 
-static inline void philox(uint64_t seed, uint64_t offset, uint64_t block, uint32_t ret[4])
+#ifndef PHILOX_FN      // device code has qualifiers of its own
+#define PHILOX_FN static inline
+#endif
+
+PHILOX_FN void philox(uint64_t seed, uint64_t offset, uint64_t block, uint32_t ret[4])
 {
     uint32_t c0 = (uint32_t)block, c1 = (uint32_t)(block >> 32), c2 = (uint32_t)offset, c3 = (uint32_t)(offset >> 32);
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);

@@ -44,7 +44,7 @@ RULE: dict[str, tuple[str, set[str] | None]] = {
     "gpu_worker/kernels": ("kernels_cpu", OPS),
     "gpu_worker/kernels/cuda": ("kernels_cuda", OPS | {"kernels_cpu"}),
     "gpu_worker/device": ("device_cpu", IO | {"kernels_cpu"}),
-    "gpu_worker/device/cuda": ("device_cuda", IO | {"kernels_cpu", "kernels_cuda"}),
+    "gpu_worker/device/cuda": ("device_cuda", IO | {"kernels_cpu", "kernels_cuda", "device_cpu"}),
     "gpu_worker/device/cuda/code": ("djinn_cuda", IO | {"kernels_cuda", "device_cuda"}),
     "frontend/client/recorder": ("client_recorder", ACTORS | {"client_protocol", "djinn_abi"}),
     "frontend/client/protocol": ("client_protocol", ACTORS),

@@ -7,48 +7,7 @@
 #include <string.h>
 
 #include "core/base/assert.h"
-#include "core/base/knobs.h"
 #include "core/io/blob.h"
-
-bool operands_fill(struct operands *operands, const struct device_task *task, uint8_t *region)
-{
-    uint32_t count = task->n_in + task->n_out;
-    if (count > operands->capacity) {
-        struct tensor *larger = realloc(operands->tensor, count * sizeof *larger);
-        if (larger == NULL)
-            return false;
-        operands->tensor = larger;
-        operands->capacity = count;
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        const struct device_tensor *from = i < task->n_in ? &task->in[i] : &task->out[i - task->n_in];
-        struct tensor *to = &operands->tensor[i];
-        to->meta = from->meta;
-        to->is_scalar = from->is_scalar;
-        to->is_constant = from->is_constant;
-        to->constant_key = from->constant_key;
-        // Little-endian, so the low byte of the 64 bits is the bool.
-        to->data = from->is_scalar                                    ? (void *)(uintptr_t)&from->scalar
-                   : region == NULL || from->meta.dtype == DTYPE_NONE ? NULL
-                                                                      : region + from->offset;
-    }
-    return true;
-}
-
-struct kernel_call call_of(const struct device_task *task, const struct operands *operands, uint8_t *region)
-{
-    return (struct kernel_call){
-        .op = task->op,
-        .in = operands->tensor,
-        .n_in = task->n_in,
-        .out = operands->tensor + task->n_in,
-        .n_out = task->n_out,
-        .attr = task->attr,
-        .compute = (enum dtype)task->compute,
-        .scratch = region == NULL ? NULL : region + task->offset,
-        .scratch_bytes = task->bytes,
-    };
-}
 
 // False: the list that it comes after is not issued as a whole yet, or has to be waited for.
 static bool wait_for_after(struct cuda_device *device, struct lane *lane, const struct flight *flight)
@@ -76,11 +35,6 @@ static bool start(struct cuda_device *device, struct lane *lane, struct flight *
     if (!wait_for_after(device, lane, flight))
         return false;
     flight->is_started = true;
-    if (flight->list->tasks > 0 && knob_take(KNOB_DEVICE_FULL)) {
-        struct fault fault;
-        fault_set(&fault, DJ_E_DEVICE_MEMORY, "%s", dj_error_text(DJ_E_DEVICE_MEMORY));
-        flight_fail(flight, 0, &fault);
-    }
     flight_check(device, flight, UINT32_MAX, device->api->cudaEventRecord(flight->start, lane->stream), "recording an event");
     return true;
 }

@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 
 #include "gpu_worker/device/cuda/cuda_device.h"
+#include "gpu_worker/device/operands.h"
 #include "gpu_worker/kernels/cuda/cuda.h"
 #include "gpu_worker/kernels/cuda/libraries.h"
 
@@ -98,8 +99,6 @@ struct functions {
     uint32_t shared_bytes[CUDA_FUNCTIONS_END];      // that the kernel was told to allow
 };
 
-struct operands { struct tensor *tensor; uint32_t capacity; };
-
 enum phase { PHASE_STARTING, PHASE_RUNNING, PHASE_STOPPING, PHASE_FAILED };
 
 struct cuda_device {
@@ -161,8 +160,6 @@ void lane_fail_all(struct cuda_device *device, struct lane *lane, const struct f
 
 // issue.c: gives the next pieces of the lane's flights to CUDA: true if there were any.
 bool lane_issue(struct cuda_device *device, struct lane *lane);
-bool operands_fill(struct operands *operands, const struct device_task *task, uint8_t *region);
-struct kernel_call call_of(const struct device_task *task, const struct operands *operands, uint8_t *region);
 
 // launch.c: launches the lane's program, or a part of it. False: it waits for room.
 bool program_launch(struct cuda_device *device, struct lane *lane, struct flight *flight);

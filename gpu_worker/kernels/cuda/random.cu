@@ -8,6 +8,8 @@
 #include "core/base/error.h"
 #include "gpu_worker/kernels/cuda/elements.cuh"
 #include "gpu_worker/kernels/cuda/random.h"
+#define PHILOX_FN DJ_FN
+#include "gpu_worker/kernels/philox.h"
 
 struct philox_words {
     uint32_t word[4];
@@ -15,19 +17,9 @@ struct philox_words {
 
 DJ_FN philox_words philox_block(uint64_t seed, uint64_t offset, uint64_t block)
 {
-    uint32_t c0 = (uint32_t)block, c1 = (uint32_t)(block >> 32), c2 = (uint32_t)offset, c3 = (uint32_t)(offset >> 32);
-    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-    for (int round = 0; round < 10; round++) {
-        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-        uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-        c1 = (uint32_t)p1;
-        c3 = (uint32_t)p0;
-        c0 = n0;
-        c2 = n2;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    return {{c0, c1, c2, c3}};
+    philox_words words;
+    philox(seed, offset, block, words.word);
+    return words;
 }
 
 DJ_FN double unit_of_word(uint32_t word)
