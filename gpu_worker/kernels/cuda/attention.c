@@ -112,9 +112,7 @@ static struct attention_args args_of(const struct kernel_call *call)
             args.lse_stride[d] = call->out[1].meta.stride[d];
     }
     args.is_causal = call->attr[0].i != 0;
-    args.scale = (float)(call->attr[1].kind == ATTR_ABSENT  ? 1.0 / sqrt((double)args.depth)
-                         : call->attr[1].kind == ATTR_FLOAT ? call->attr[1].f
-                                                            : (double)call->attr[1].i);
+    args.scale = (float)(call->attr[1].kind == ATTR_ABSENT ? 1.0 / sqrt((double)args.depth) : cuda_attr_double(&call->attr[1]));
     args.part_keys = part_keys(args.keys);
     args.parts = parts_of(args.keys);
     return args;

@@ -35,16 +35,6 @@ static struct view3 view_of(const struct tensor_meta *meta, uint32_t missing_rig
     return v;
 }
 
-static double attr_double(const struct attr *attr)
-{
-    return attr->kind == ATTR_FLOAT ? attr->f : (double)attr->i;
-}
-
-static int64_t attr_int(const struct attr *attr)
-{
-    return attr->kind == ATTR_FLOAT ? (int64_t)attr->f : attr->i;
-}
-
 static bool adds(const struct kernel_call *call)
 {
     return call->op->number == OP_ADDMM || call->op->number == OP_BADDBMM;
@@ -53,10 +43,10 @@ static bool adds(const struct kernel_call *call)
 static void take_added(const struct kernel_call *call, struct matmul_args *args)
 {
     struct view3 self = view_of(&call->in[0].meta, 0);
-    args->beta = attr_double(&call->attr[0]);
-    args->alpha = attr_double(&call->attr[1]);
-    args->beta_int = attr_int(&call->attr[0]);
-    args->alpha_int = attr_int(&call->attr[1]);
+    args->beta = cuda_attr_double(&call->attr[0]);
+    args->alpha = cuda_attr_double(&call->attr[1]);
+    args->beta_int = cuda_attr_int(&call->attr[0]);
+    args->alpha_int = cuda_attr_int(&call->attr[1]);
     args->add = args->beta == 0 ? NULL : call->in[0].data;
     args->add_batch = self.stride[0];
     args->add_m = self.stride[1];
@@ -146,7 +136,7 @@ static bool matmul_can(const struct kernel_call *call)
     if (functions[dtype][FORM_TILES] == CUDA_FUNCTION_NONE)
         return false;
     for (uint32_t i = 0; i < call->n_in; i++)    // what beta = 0 leaves out may be anything
-        if (call->in[i].meta.dtype != dtype && !(i == 0 && adds(call) && attr_double(&call->attr[0]) == 0))
+        if (call->in[i].meta.dtype != dtype && !(i == 0 && adds(call) && cuda_attr_double(&call->attr[0]) == 0))
             return false;
     return true;
 }

@@ -99,16 +99,6 @@ static bool make_loop(const struct tensor_meta *part, uint32_t tensors, struct l
     return cuda_loop_make(&part[0], pointers, tensors, ret);
 }
 
-static int64_t whole(const struct attr *attr)
-{
-    return attr->kind == ATTR_FLOAT ? (int64_t)attr->f : attr->i;
-}
-
-static double real(const struct attr *attr)
-{
-    return attr->kind == ATTR_FLOAT ? attr->f : (double)attr->i;
-}
-
 static bool is_float(const struct tensor *tensor)
 {
     return kind_of(tensor->meta.dtype) != NORM_NONE;
@@ -135,11 +125,11 @@ static bool is_group(const struct kernel_call *call)
 // where it is contiguous.
 static bool group_view(const struct kernel_call *call, const struct tensor_meta *meta, struct tensor_meta *ret)
 {
-    int64_t n = whole(&call->attr[0]), c = whole(&call->attr[1]);
+    int64_t n = cuda_attr_int(&call->attr[0]), c = cuda_attr_int(&call->attr[1]);
     *ret = *meta;
     if (meta->rank >= 2 && meta->size[0] == n && meta->size[1] == c)
         return true;
-    *ret = (struct tensor_meta){.dtype = meta->dtype, .rank = 3, .size = {n, c, whole(&call->attr[2])}};
+    *ret = (struct tensor_meta){.dtype = meta->dtype, .rank = 3, .size = {n, c, cuda_attr_int(&call->attr[2])}};
     tensor_make_contiguous(ret);
     return tensor_is_contiguous(meta);
 }
@@ -210,7 +200,7 @@ static enum dj_error make_rows(const struct kernel_call *call, const struct oper
 {
     struct tensor_meta rows[4], columns[3];
     const struct tensor_meta *meta = o->meta;
-    int64_t groups = is_group(call) ? whole(&call->attr[3]) : 1, piece = WIDE_BYTES / (int64_t)dtype_bytes(meta->dtype);
+    int64_t groups = is_group(call) ? cuda_attr_int(&call->attr[3]) : 1, piece = WIDE_BYTES / (int64_t)dtype_bytes(meta->dtype);
     bool is_backward = o->count == 3;
     uint32_t split = meta->rank - (is_group(call) ? 0 : call->attr[0].count);
 
@@ -228,7 +218,7 @@ static enum dj_error make_rows(const struct kernel_call *call, const struct oper
     args->length = args->columns.count;
     args->groups = groups;
     args->channels = is_group(call) ? meta->size[1] / groups : args->length;
-    args->plane = is_group(call) ? whole(&call->attr[2]) : 1;
+    args->plane = is_group(call) ? cuda_attr_int(&call->attr[2]) : 1;
     args->is_wide = rows_are_wide(args, o->count, piece);
     uint32_t warps = cuda_blocks(args->length, WARP * piece * PIECES_PER_THREAD, NORM_ROW_THREADS / WARP);
     *shape = (struct cuda_shape){
@@ -239,7 +229,7 @@ static enum dj_error make_rows(const struct kernel_call *call, const struct oper
 static enum dj_error emit_rows(const struct kernel_call *call, struct cuda_program *program)
 {
     struct operands o;
-    struct norm_rows_args args = {.eps = real(&call->attr[is_group(call) ? 4 : 1])};
+    struct norm_rows_args args = {.eps = cuda_attr_double(&call->attr[is_group(call) ? 4 : 1])};
     struct cuda_shape shape;
     if (!operands_of(call, false, &o) || !vector_of(&call->in[1], &args.weight) || !vector_of(&call->in[2], &args.bias))
         return DJ_E_INTERNAL;
@@ -340,8 +330,8 @@ static bool row_sums(const struct kernel_call *call, struct sums *ret)
         return false;
     ret->args.per_group = ret->args.channels;
     if (is_group(call)) {
-        ret->args.per_row = whole(&call->attr[2]);
-        ret->args.groups = whole(&call->attr[3]);
+        ret->args.per_row = cuda_attr_int(&call->attr[2]);
+        ret->args.groups = cuda_attr_int(&call->attr[3]);
         ret->args.per_group /= ret->args.groups;
     }
     return true;
@@ -435,7 +425,7 @@ static bool batch_can(const struct kernel_call *call)
 
 static enum dj_error emit_batch(const struct kernel_call *call, struct cuda_program *program)
 {
-    struct norm_apply_args args = {.apply = NORM_APPLY_VARIANCE, .eps = real(&call->attr[0])};
+    struct norm_apply_args args = {.apply = NORM_APPLY_VARIANCE, .eps = cuda_attr_double(&call->attr[0])};
     if (!vector_of(&call->in[1], &args.weight) || !vector_of(&call->in[2], &args.bias) || !vector_of(&call->in[3], &args.mean) ||
         !vector_of(&call->in[4], &args.spread))
         return DJ_E_INTERNAL;
@@ -480,8 +470,10 @@ static enum dj_error emit_train(const struct kernel_call *call, struct cuda_prog
     struct cuda_scratch scratch = {.data = (uintptr_t)call->scratch};
     const struct tensor *x = &call->in[0];
     struct sums sums;
-    struct norm_finish_args finish = {
-        .x = x->data, .x_kind = (int32_t)kind_of(x->meta.dtype), .step = x->meta.stride[1], .eps = real(&call->attr[0])};
+    struct norm_finish_args finish = {.x = x->data,
+                                      .x_kind = (int32_t)kind_of(x->meta.dtype),
+                                      .step = x->meta.stride[1],
+                                      .eps = cuda_attr_double(&call->attr[0])};
     struct norm_apply_args args = {.apply = NORM_APPLY_RSTD};
     if (!channel_sums(&x->meta, &x->meta, &sums) || !vector_of(&call->out[1], &finish.first) ||
         !vector_of(&call->out[2], &finish.second) || !vector_of(&call->out[3], &finish.variance) ||
@@ -512,7 +504,7 @@ static enum dj_error emit_batch_backward(const struct kernel_call *call, struct 
     struct cuda_scratch scratch = {.data = (uintptr_t)call->scratch};
     const struct tensor *g = &call->in[0], *x = &call->in[1];
     struct sums sums;
-    struct norm_finish_args finish = {.is_training = whole(&call->attr[0]) != 0};
+    struct norm_finish_args finish = {.is_training = cuda_attr_int(&call->attr[0]) != 0};
     struct norm_apply_args args = {.apply = NORM_APPLY_GRADIENT};
     if (!channel_sums(&x->meta, &g->meta, &sums) || !vector_of(&call->in[2], &finish.weight) ||
         !vector_of(&call->in[3], &finish.mean) || !vector_of(&call->in[4], &finish.rstd) ||

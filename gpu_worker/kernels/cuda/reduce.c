@@ -17,11 +17,6 @@ enum {
     SCAN_PIECES_MOST = 512,
 };
 
-static double attr_number(const struct attr *attr)
-{
-    return attr->kind == ATTR_FLOAT ? attr->f : attr->kind == ATTR_INT || attr->kind == ATTR_BOOL ? (double)attr->i : 0.0;
-}
-
 // Bit d: dimension d is reduced.
 static uint32_t reduced_dims(const struct kernel_call *call)
 {
@@ -202,9 +197,9 @@ static enum dj_error emit_reduce(const struct kernel_call *call, struct cuda_pro
                                .in_dtype = call->in[0].meta.dtype,
                                .out_dtype = call->out[0].meta.dtype};
     if (op == OP_NORM_DIM)
-        args.parameter = attr_number(&call->attr[0]);
+        args.parameter = cuda_attr_double(&call->attr[0]);
     if (op == OP_VAR)
-        args.parameter = call->attr[1].kind == ATTR_ABSENT ? 1.0 : attr_number(&call->attr[1]);
+        args.parameter = call->attr[1].kind == ATTR_ABSENT ? 1.0 : cuda_attr_double(&call->attr[1]);
     measure(call, dims, &args);
     if (args.outputs == 0)
         return DJ_OK;

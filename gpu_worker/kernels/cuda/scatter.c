@@ -10,11 +10,6 @@
 #include "gpu_worker/kernels/cuda/index.h"
 #include "gpu_worker/kernels/half.h"
 
-static double attr_number(const struct attr *attr)
-{
-    return attr->kind == ATTR_FLOAT ? attr->f : (double)attr->i;
-}
-
 // An element of `dtype` from a number, as the CPU's conversions give it.
 static void write_number(enum dtype dtype, bool is_float, double real, int64_t whole, uint8_t *ret)
 {
@@ -61,7 +56,7 @@ static struct source source_tensor(const struct tensor *tensor, enum dtype dtype
 static struct source source_attr(const struct attr *attr, enum dtype dtype)
 {
     struct source source = {.tensor = NULL};
-    write_number(dtype, attr->kind == ATTR_FLOAT, attr_number(attr), attr->kind == ATTR_FLOAT ? 0 : attr->i, source.value);
+    write_number(dtype, attr->kind == ATTR_FLOAT, cuda_attr_double(attr), attr->kind == ATTR_FLOAT ? 0 : attr->i, source.value);
     repeat(&source, dtype);
     return source;
 }
@@ -242,7 +237,7 @@ static struct scatter plan_index_add(const struct kernel_call *call)
     struct scatter scatter = one_index(out, index, dim);
     struct index_space *space = &scatter.space;
     scatter.adds = true;
-    scatter.scale = attr_number(&call->attr[1]);
+    scatter.scale = cuda_attr_double(&call->attr[1]);
     scatter.source = source_tensor(source, out->meta.dtype);
     space->rank = source->meta.rank;
     space->numbers = space->extent[0];
