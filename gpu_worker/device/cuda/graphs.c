@@ -3,11 +3,13 @@
 
 #include "gpu_worker/device/cuda/state.h"
 
+#include <string.h>
+
 #include "core/base/log.h"
 
 uint8_t *graph_args(struct cuda_device *device, const struct graph *graph)
 {
-    return device->graphs.args + (size_t)graph->place * GRAPH_ARGS_BYTES;
+    return device->graphs.args + (size_t)graph->place * GRAPH_UNIT_BYTES;
 }
 
 // A graph may still run as long as the flight of its newest launch is out.
@@ -20,7 +22,7 @@ static void forget(struct cuda_device *device, struct graph *graph)
 {
     if (graph->exec == NULL)
         return;
-    device->graphs.is_taken[graph->place] = false;
+    memset(device->graphs.is_taken + graph->place, 0, graph->units);
     device->stats.graphs--;
     (void)device_check(device, device->api->cudaGraphExecDestroy(graph->exec), "destroying a graph", NULL);
     graph->exec = NULL;
@@ -46,25 +48,36 @@ static struct graph *find(struct cuda_device *device, struct hash128 key)
     return oldest;
 }
 
-// A free place for arguments, of the captured graph that was used longest ago if need be. False: all of them run.
-static bool find_place(struct cuda_device *device, uint32_t *ret)
+// The first run of free units that is long enough.
+static bool find_run(const struct graphs *graphs, uint32_t units, uint32_t *ret)
 {
-    struct graph *oldest = NULL;
+    uint32_t free_units = 0;
 
-    for (uint32_t i = 0; i < CUDA_GRAPHS_MAX; i++)
-        if (!device->graphs.is_taken[i]) {
-            *ret = i;
+    for (uint32_t i = 0; i < GRAPH_UNITS; i++) {
+        free_units = graphs->is_taken[i] ? 0 : free_units + 1;
+        if (free_units == units) {
+            *ret = i + 1 - units;
             return true;
         }
-    for (uint32_t i = 0; i < GRAPH_KEYS_MAX; i++) {
-        struct graph *graph = &device->graphs.graph[i];
-        if (graph->exec != NULL && is_idle(device, graph) && (oldest == NULL || graph->used < oldest->used))
-            oldest = graph;
     }
-    if (oldest == NULL)
-        return false;
-    *ret = oldest->place;
-    forget(device, oldest);
+    return false;
+}
+
+// A place for so many bytes of arguments; captured graphs that were used longest ago make room if need be. False: those that are left run.
+static bool find_place(struct cuda_device *device, uint32_t args_bytes, struct graph *ret)
+{
+    ret->units = (FAULT_PLACE_BYTES + args_bytes + GRAPH_UNIT_BYTES - 1) / GRAPH_UNIT_BYTES;
+    while (device->stats.graphs >= CUDA_GRAPHS_MAX || !find_run(&device->graphs, ret->units, &ret->place)) {
+        struct graph *oldest = NULL;
+        for (uint32_t i = 0; i < GRAPH_KEYS_MAX; i++) {
+            struct graph *graph = &device->graphs.graph[i];
+            if (graph->exec != NULL && is_idle(device, graph) && (oldest == NULL || graph->used < oldest->used))
+                oldest = graph;
+        }
+        if (oldest == NULL)
+            return false;
+        forget(device, oldest);
+    }
     return true;
 }
 
@@ -103,7 +116,7 @@ static bool record(struct cuda_device *device, struct lane *lane, uint8_t *args,
 static bool capture(struct cuda_device *device, struct lane *lane, struct graph *graph, struct fault *fault)
 {
     const struct cuda_api *api = device->api;
-    uint8_t *args = device->graphs.args + (size_t)graph->place * GRAPH_ARGS_BYTES;
+    uint8_t *args = graph_args(device, graph);
     cuda_graph steps = NULL;
     cuda_graph_exec exec = NULL;
 
@@ -114,7 +127,7 @@ static bool capture(struct cuda_device *device, struct lane *lane, struct graph 
     if (!is_made)
         return false;
     graph->exec = exec;
-    device->graphs.is_taken[graph->place] = true;
+    memset(device->graphs.is_taken + graph->place, true, graph->units);
     device->stats.graph_captures++;
     device->stats.graphs++;
     // Only an advance of what the first launch would do.
@@ -127,7 +140,7 @@ struct graph *graphs_choose(struct cuda_device *device, struct lane *lane)
     const struct cuda_program *program = &lane->program;
     struct fault fault = {.text = ""};
 
-    if (program->steps < GRAPH_STEPS_MIN || program->args_bytes > GRAPH_ARGS_BYTES - FAULT_PLACE_BYTES)
+    if (program->steps < GRAPH_STEPS_MIN || program->args_bytes > GRAPH_ARGS_BYTES_MAX - FAULT_PLACE_BYTES)
         return NULL;
     struct graph *graph = find(device, cuda_program_key(program));
     if (graph == NULL)
@@ -136,7 +149,7 @@ struct graph *graphs_choose(struct cuda_device *device, struct lane *lane)
     graph->seen++;
     if (graph->exec != NULL)
         return graph;
-    if (graph->is_eager || graph->seen < CUDA_GRAPH_AFTER || !find_place(device, &graph->place))
+    if (graph->is_eager || graph->seen < CUDA_GRAPH_AFTER || !find_place(device, program->args_bytes, graph))
         return NULL;
     if (capture(device, lane, graph, &fault))
         return graph;

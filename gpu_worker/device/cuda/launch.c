@@ -138,7 +138,7 @@ bool program_launch(struct cuda_device *device, struct lane *lane, struct flight
 {
     if (lane->step == 0 && lane->program.steps > 0 && lane == &device->lane[DEVICE_COMPUTE] && flight->error == DJ_OK) {
         // Room first, so that a program which has to wait is not counted twice.
-        if (lane->program.args_bytes <= GRAPH_ARGS_BYTES - FAULT_PLACE_BYTES &&
+        if (lane->program.args_bytes <= GRAPH_ARGS_BYTES_MAX - FAULT_PLACE_BYTES &&
             !lane_has_room(device, lane, lane->program.args_bytes + 2 * FAULT_PLACE_BYTES,
                            lane->program.args_bytes + FAULT_PLACE_BYTES, 1))
             return false;

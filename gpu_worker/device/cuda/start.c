@@ -231,7 +231,7 @@ static enum dj_error reserve_memory(struct cuda_device *device, struct fault *fa
 
     enum dj_error error = reserve_pinned(device, fault);
     if (error == DJ_OK)
-        error = reserve(device, &args, (uint64_t)DEVICE_STREAMS * LANE_ARGS_BYTES + (uint64_t)CUDA_GRAPHS_MAX * GRAPH_ARGS_BYTES,
+        error = reserve(device, &args, (uint64_t)DEVICE_STREAMS * LANE_ARGS_BYTES + (uint64_t)GRAPH_UNITS * GRAPH_UNIT_BYTES,
                         "kernels' arguments", fault);
     if (error != DJ_OK)
         return error;

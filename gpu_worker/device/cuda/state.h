@@ -27,7 +27,9 @@ enum {
     SEGMENT_BYTES_MAX = 1 << 20,                                // arguments of one launch of a part of a program
     PLACE_ALIGNMENT = 256,
     FAULT_PLACE_BYTES = 16,                                     // the fault word stands before the arguments
-    GRAPH_ARGS_BYTES = 256 << 10,                               // programs with more are not captured
+    GRAPH_UNIT_BYTES = 32 << 10,                                // arguments of captured programs lie in runs of units
+    GRAPH_UNITS = 512,
+    GRAPH_ARGS_BYTES_MAX = LANE_ARGS_BYTES / 4,                 // programs with more are not captured
     GRAPH_KEYS_MAX = 256,                                       // programs that are watched for recurring
     GRAPH_STEPS_MIN = 2,                                        // below it a graph saves nothing
     WORKSPACE_BYTES = 64 << 20,                                 // of cuBLASLt and cuDNN
@@ -83,13 +85,13 @@ struct graph {
     uint32_t seen;
     bool is_eager;                      // could not be captured
     cuda_graph_exec exec;               // NULL: not captured
-    uint32_t place;                     // of its arguments
+    uint32_t place, units;              // of its arguments: the run's first unit, and its length
 };
 
 struct graphs {
     struct graph graph[GRAPH_KEYS_MAX];
-    uint8_t *args;                      // device memory, CUDA_GRAPHS_MAX places
-    bool is_taken[CUDA_GRAPHS_MAX];
+    uint8_t *args;                      // device memory, GRAPH_UNITS units
+    bool is_taken[GRAPH_UNITS];
     uint64_t clock;
 };
 

@@ -114,10 +114,13 @@ static void recurring_lists_are_captured_once_and_replayed_with_their_own_argume
     assert_int_equal(fake_runtime_kernels(), 2 * ROUNDS);
 }
 
+enum { STEPS_MAX = 3000 };
+
 // A list of `steps` softmaxes over rows of `length`: its key differs with both.
 static void run_shape(struct device_port *port, int64_t length, uint32_t steps)
 {
-    static struct device_task task[64];
+    static struct device_task task[STEPS_MAX];
+    assert_in_range(steps, 1, STEPS_MAX);
     struct device_tensor row = {.offset = 0, .meta = {.dtype = DTYPE_F32, .rank = 1, .size = {length}, .stride = {1}}},
                          other = row;
     other.offset = 1 << 20;
@@ -142,6 +145,16 @@ static void the_graph_used_longest_ago_makes_room(void **state)
     assert_int_equal(cuda_device_stats(port).graph_launches, stats.graph_launches);
     run_shape(port, SHAPES % 2 == 1 ? 4 : 40, 2 + (SHAPES - 1) / 2);    // the last one has
     assert_int_equal(cuda_device_stats(port).graph_launches, stats.graph_launches + 1);
+}
+
+static void a_program_of_thousands_of_steps_is_captured(void **state)
+{
+    struct device_port *port = port_make(state);
+    for (uint32_t i = 0; i < CUDA_GRAPH_AFTER + 1; i++)
+        run_shape(port, 4, STEPS_MAX);
+    struct cuda_device_stats stats = cuda_device_stats(port);
+    assert_int_equal(stats.graph_captures, 1);
+    assert_int_equal(stats.graph_launches, 2);
 }
 
 static void a_program_that_cannot_be_captured_is_launched_step_by_step(void **state)
@@ -454,8 +467,8 @@ static void device_code_is_loaded_once_a_family_and_when_first_needed(void **sta
 }
 
 PORT_CASES(PORT_SUITE, recurring_lists_are_captured_once_and_replayed_with_their_own_arguments,
-           the_graph_used_longest_ago_makes_room, a_program_that_cannot_be_captured_is_launched_step_by_step,
-           a_launch_refused_within_a_capture_leaves_the_stream_usable,
+           the_graph_used_longest_ago_makes_room, a_program_of_thousands_of_steps_is_captured,
+           a_program_that_cannot_be_captured_is_launched_step_by_step, a_launch_refused_within_a_capture_leaves_the_stream_usable,
            an_error_that_stays_fails_all_lists_and_the_next_incarnation_works,
            a_lost_device_is_made_anew_for_the_next_incarnation, a_device_that_cannot_be_made_anew_fails_until_it_can,
            any_call_refused_once_fails_at_most_one_list_and_loses_nothing,
