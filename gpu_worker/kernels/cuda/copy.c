@@ -34,15 +34,39 @@ static int64_t most(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+// Adds the launch, or the rectangles to the launch before it.
+static void parts_launch(const struct parts *parts)
+{
+    struct cuda_program *program = parts->program;
+    struct chain_place place[2 * PARTS_MOST];
+    uint32_t places = 0, bytes = parts->count * (uint32_t)sizeof parts->part[0];
+    struct cuda_shape shape = {.grid_x = cuda_blocks(parts->bytes, COPY_TILE_BYTES, BLOCKS_MOST),
+                               .grid_y = parts->count,
+                               .grid_z = 1,
+                               .block = COPY_THREADS};
+
+    for (uint32_t i = 0; i < parts->count; i++) {
+        const struct copy_part *part = &parts->part[i];
+        place[places++] = chain_place_of(&part->sweep.loop, 0, part->to, part->unit, true);
+        if (part->from != NULL)
+            place[places++] = chain_place_of(&part->sweep.loop, 1, part->from, part->unit, false);
+    }
+    if (cuda_goes_on(program) && chain_join_apart(&program->chain, place, places)) {
+        const struct cuda_step *last = &program->step[program->steps - 1];
+        shape.grid_x = shape.grid_x > last->grid_x ? shape.grid_x : last->grid_x;
+        shape.grid_y += last->grid_y;
+        cuda_emit_more(program, CUDA_copy_move, shape, parts->part, bytes);
+        return;
+    }
+    cuda_emit(program, CUDA_copy_move, shape, parts->part, bytes);
+    if (program->error == DJ_OK)
+        chain_begin_apart(&program->chain, program->steps - 1, place, places);
+}
+
 static void parts_flush(struct parts *parts)
 {
-    if (parts->count > 0) {
-        struct cuda_shape shape = {.grid_x = cuda_blocks(parts->bytes, COPY_TILE_BYTES, BLOCKS_MOST),
-                                   .grid_y = parts->count,
-                                   .grid_z = 1,
-                                   .block = COPY_THREADS};
-        cuda_emit(parts->program, CUDA_copy_move, shape, parts->part, parts->count * (uint32_t)sizeof parts->part[0]);
-    }
+    if (parts->count > 0)
+        parts_launch(parts);
     parts->count = 0;
     parts->bytes = 0;
 }
@@ -517,6 +541,7 @@ static enum dj_error region_emit(const struct kernel_call *call, struct cuda_pro
 
 void cuda_table_copy(struct cuda_entry *entry)
 {
+    _Static_assert(sizeof(struct copy_part) % CUDA_ARGS_ALIGNMENT == 0, "rectangles that join lie side by side");
     entry[OP_CLONE] = entry[OP_TO_COPY] = (struct cuda_entry){.emit = copy_emit, .can = copy_can};
     entry[OP_COPY_INTO] = entry[OP_FILL_TENSOR] = (struct cuda_entry){.emit = copy_second_emit, .can = copy_second_can};
     entry[OP_CAT] = (struct cuda_entry){.emit = cat_emit, .can = copy_can};

@@ -132,6 +132,7 @@ static uint32_t elements_of(enum cuda_function function)
     switch (function) {
     case CUDA_pointwise_simple_f32: return POINTWISE_WIDE;
     case CUDA_pointwise_smooth_f32:
+    case CUDA_pointwise_chain_f32:
     case CUDA_pointwise_whole: return POINTWISE_NARROW;
     default: return POINTWISE_LONE;
     }
@@ -182,6 +183,47 @@ static bool is_vector(const struct sweep *sweep, uint32_t tensors, void *const *
     return true;
 }
 
+// Whether chains have the op: those in float32 but for the rare ones, of which the powers that are products stay.
+static bool is_of_chains(enum cuda_function function, const struct pointwise_args *args)
+{
+    static const double product[] = {2, 3, 0.5, -0.5, -1, -2};
+    if (function != CUDA_pointwise_rare_f32 || args->op != OP_POW_SCALAR)
+        return function == CUDA_pointwise_simple_f32 || function == CUDA_pointwise_smooth_f32;
+    for (uint32_t i = 0; i < sizeof product / sizeof product[0]; i++)
+        if (args->f[0] == product[i])
+            return true;
+    return false;
+}
+
+static struct cuda_shape shape_of(enum cuda_function function, int64_t count)
+{
+    return (struct cuda_shape){
+        .grid_x = cuda_blocks(count, (int64_t)POINTWISE_THREADS * elements_of(function), POINTWISE_BLOCKS_MOST),
+        .grid_y = 1,
+        .grid_z = 1,
+        .block = POINTWISE_THREADS};
+}
+
+// Adds the launch, or makes the op a part of the launch before it.
+static void emit_part(struct cuda_program *program, enum cuda_function function, const struct tensor *out,
+                      const struct tensor *in, uint32_t inputs, struct pointwise_args *args)
+{
+    struct chain *chain = &program->chain;
+    bool can_chain = is_of_chains(function, args);
+    int64_t count = args->sweep.loop.count;
+
+    if (can_chain && cuda_goes_on(program) && chain_join(chain, out, in, inputs)) {
+        cuda_emit_more(program, CUDA_pointwise_chain_f32, shape_of(CUDA_pointwise_chain_f32, count), args, sizeof *args);
+        if (program->error == DJ_OK)
+            ((struct pointwise_args *)(void *)(program->args + program->step[chain->step].args_offset))->parts = chain->parts;
+        return;
+    }
+    chain->kind = CHAIN_NONE;
+    cuda_emit(program, function, shape_of(function, count), args, sizeof *args);
+    if (can_chain && program->error == DJ_OK)
+        chain_begin(chain, program->steps - 1, out, in, inputs);
+}
+
 // Adds the sweep, places and dtypes, and the launch.
 static enum dj_error launch(struct cuda_program *program, enum cuda_function function, const struct tensor *out,
                             const struct tensor *in, uint32_t inputs, struct pointwise_args *args)
@@ -189,7 +231,6 @@ static enum dj_error launch(struct cuda_program *program, enum cuda_function fun
     const struct tensor_meta *meta[POINTWISE_INPUTS + 1] = {&out->meta};
     void *data[POINTWISE_INPUTS + 1] = {out->data};
     enum dtype dtype[POINTWISE_INPUTS + 1] = {out->meta.dtype};
-    uint32_t elements = elements_of(function);
 
     args->out = out->data;
     args->inputs = inputs;
@@ -205,12 +246,10 @@ static enum dj_error launch(struct cuda_program *program, enum cuda_function fun
     }
     if (!sweep_make(&out->meta, meta, inputs + 1, &args->sweep))
         return DJ_E_INTERNAL;
-    args->is_vector = is_vector(&args->sweep, inputs + 1, data, dtype, elements);
-    struct cuda_shape shape = {.grid_x = cuda_blocks(args->sweep.loop.count, POINTWISE_THREADS * elements, POINTWISE_BLOCKS_MOST),
-                               .grid_y = 1,
-                               .grid_z = 1,
-                               .block = POINTWISE_THREADS};
-    cuda_emit(program, function, shape, args, sizeof *args);
+    // As a part of a chain its thread takes POINTWISE_NARROW elements, whatever it would take alone.
+    uint32_t elements = elements_of(function);
+    args->is_vector = is_vector(&args->sweep, inputs + 1, data, dtype, elements > POINTWISE_NARROW ? elements : POINTWISE_NARROW);
+    emit_part(program, function, out, in, inputs, args);
     return DJ_OK;
 }
 
@@ -259,7 +298,7 @@ enum dj_error pointwise_emit_conversion(struct cuda_program *program, const stru
 
 void cuda_table_pointwise(struct cuda_entry *entry)
 {
-    _Static_assert(sizeof(struct pointwise_args) % 8 == 0, "both compilers lay the arguments out alike");
+    _Static_assert(sizeof(struct pointwise_args) % CUDA_ARGS_ALIGNMENT == 0, "the parts of a chain lie side by side");
     for (uint32_t op = 1; op < POINTWISE_OPS; op++)
         if (rows[op].place != NOWHERE || rows[op].has_integers)
             entry[op] = (struct cuda_entry){.emit = pointwise_emit, .can = pointwise_can};

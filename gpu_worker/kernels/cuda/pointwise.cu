@@ -274,9 +274,9 @@ template <typename C> DJ_FN C rest_of_quotient(C a, C b)
     return rest != 0 && (b < 0) != (rest < 0) ? rest + b : rest;
 }
 
-template <typename C, int N> DJ_FN void power(operands<C, N> &x, C p)
+// Exponents that PyTorch computes without pow (pointwise.c has the same list).
+template <typename C, int N> DJ_FN bool power_by_products(operands<C, N> &x, C p)
 {
-    // Exponents that PyTorch computes without pow.
     int form = p == 2 ? 1 : p == 3 ? 2 : p == (C)0.5 ? 3 : p == (C)-0.5 ? 4 : p == -1 ? 5 : p == -2 ? 6 : 0;
     switch (form) {
     case 1: EACH(a * a);
@@ -285,8 +285,17 @@ template <typename C, int N> DJ_FN void power(operands<C, N> &x, C p)
     case 4: EACH(1 / sqrt(a));
     case 5: EACH(1 / a);
     case 6: EACH(1 / (a * a));
-    default: EACH(pow(a, p));
+    default: return false;
     }
+    return true;
+}
+
+template <typename C, int N> DJ_FN void power(operands<C, N> &x, C p)
+{
+    if (power_by_products<C, N>(x, p))
+        return;
+    for (int j = 0; j < N; j++)
+        x.y[j] = pow(x.a[j], p);
 }
 
 template <typename C, int N> DJ_FN void rare(const struct pointwise_args *args, operands<C, N> &x)
@@ -392,6 +401,15 @@ struct rare_f32 {
         rare<float, N>(args, x);
     }
 };
+// What chains are made of: `rare` has exponents that need no pow there.
+struct chain_f32 {
+    const struct pointwise_args *args;
+    template <int N> DJ_FN void operator()(operands<float, N> &x) const
+    {
+        if (!simple<float, N>(args, x) && !smooth<float, N>(args, x))
+            (void)power_by_products<float, N>(x, (float)args->f[0]);
+    }
+};
 struct all_f64 {
     const struct pointwise_args *args;
     template <int N> DJ_FN void operator()(operands<double, N> &x) const
@@ -414,6 +432,26 @@ struct all_whole {
     }
 };
 
+// The parts of a chain, one after the other: a thread's elements are the same neighbours in each (chain.h).
+template <int N> DJ_FN void pointwise_chain(const struct pointwise_args *args)
+{
+    const int64_t count = args->sweep.loop.count, tile = (int64_t)blockDim.x * N;
+    for (int64_t start = blockIdx.x * tile; start < count; start += gridDim.x * tile) {
+        const int64_t first = start + (int64_t)threadIdx.x * N;
+        DJ_ROLLED
+        for (uint32_t part = 0; part < args->parts; part++) {
+            const struct pointwise_args *own = args + part;
+            if (own->is_vector && first + N <= count) {
+                pointwise_step<float, N>(own, first, chain_f32{own});
+                continue;
+            }
+            DJ_ROLLED
+            for (int j = 0; j < N && first + j < count; j++)
+                pointwise_step<float, 1>(own, first + j, chain_f32{own});
+        }
+    }
+}
+
 DJ_KERNEL(pointwise_simple_f32, struct pointwise_args, POINTWISE_THREADS)
 {
     pointwise_run<float, POINTWISE_WIDE>(args, simple_f32{args});
@@ -425,6 +463,10 @@ DJ_KERNEL(pointwise_smooth_f32, struct pointwise_args, POINTWISE_THREADS)
 DJ_KERNEL(pointwise_rare_f32, struct pointwise_args, POINTWISE_THREADS)
 {
     pointwise_run<float, POINTWISE_LONE>(args, rare_f32{args});
+}
+DJ_KERNEL(pointwise_chain_f32, struct pointwise_args, POINTWISE_THREADS)
+{
+    pointwise_chain<POINTWISE_NARROW>(args);
 }
 DJ_KERNEL(pointwise_f64, struct pointwise_args, POINTWISE_THREADS)
 {

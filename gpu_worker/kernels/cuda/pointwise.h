@@ -30,7 +30,9 @@ struct pointwise_args {
     uint8_t has[POINTWISE_ATTRS];
     uint32_t op, mode, inputs;
     uint32_t is_vector;                         // a thread's elements are neighbours, read and written as one
+    uint32_t parts;                             // of a chain, in its first part: arguments of the others lie behind
     uint32_t out_dtype, in_dtype[POINTWISE_INPUTS];
+    uint32_t pad[2];                            // the parts of a chain lie side by side, aligned as arguments are
     uint32_t in_as[POINTWISE_INPUTS], out_as;   // integers are wrapped to these dtypes when read and before they are written
     struct sweep sweep;                         // out and the inputs
 };

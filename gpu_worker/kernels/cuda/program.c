@@ -14,6 +14,7 @@ void cuda_program_reset(struct cuda_program *program)
 {
     program->steps = program->args_bytes = program->context_bytes = program->task = 0;
     program->may_fault = false;
+    program->chain.kind = CHAIN_NONE;
     program->error = DJ_OK;
 }
 
@@ -82,6 +83,16 @@ static struct cuda_step *add(struct cuda_program *program)
     return step;
 }
 
+static void be_launch(struct cuda_step *step, enum cuda_function function, struct cuda_shape shape)
+{
+    step->function = (uint16_t)function;
+    step->grid_x = shape.grid_x;
+    step->grid_y = shape.grid_y;
+    step->grid_z = shape.grid_z;
+    step->block = (uint16_t)shape.block;
+    step->shared_bytes = shape.shared_bytes;
+}
+
 void cuda_emit(struct cuda_program *program, enum cuda_function function, struct cuda_shape shape, const void *args,
                uint32_t bytes)
 {
@@ -91,14 +102,25 @@ void cuda_emit(struct cuda_program *program, enum cuda_function function, struct
     struct cuda_step *step = add(program);
     if (step == NULL)
         return;
-    step->function = (uint16_t)function;
-    step->grid_x = shape.grid_x;
-    step->grid_y = shape.grid_y;
-    step->grid_z = shape.grid_z;
-    step->block = (uint16_t)shape.block;
-    step->shared_bytes = shape.shared_bytes;
+    be_launch(step, function, shape);
     step->args_offset = at;
     step->args_bytes = bytes;
+}
+
+bool cuda_goes_on(const struct cuda_program *program)
+{
+    return program->error == DJ_OK && program->chain.kind != CHAIN_NONE && program->chain.step + 1 == program->steps;
+}
+
+void cuda_emit_more(struct cuda_program *program, enum cuda_function function, struct cuda_shape shape, const void *args,
+                    uint32_t bytes)
+{
+    uint32_t at = program->args_bytes;
+    if (!append(program, &program->args, &program->args_bytes, &program->args_capacity, args, bytes))
+        return;
+    struct cuda_step *step = &program->step[program->steps - 1];
+    be_launch(step, function, shape);
+    step->args_bytes = at + bytes - step->args_offset;
 }
 
 void cuda_emit_call(struct cuda_program *program, cuda_call call, const void *context, uint32_t bytes)

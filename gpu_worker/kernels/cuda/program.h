@@ -18,6 +18,7 @@
 #include "core/base/error.h"
 #include "core/base/hash.h"
 #include "gpu_worker/kernels/cuda/api.h"
+#include "gpu_worker/kernels/cuda/chain.h"
 
 enum cuda_function {
     CUDA_FUNCTION_NONE,
@@ -67,6 +68,7 @@ struct cuda_program {
     uint32_t context_bytes, context_capacity;
     uint32_t task;              // the one that emits now
     bool may_fault;             // a step looks at values and may write the fault word
+    struct chain chain;         // that the last step may be
     const struct cuda_libraries *libraries;
     enum dj_error error;        // DJ_E_NO_MEMORY, DJ_E_LIMIT: sticky
 };
@@ -78,6 +80,10 @@ struct cuda_shape { uint32_t grid_x, grid_y, grid_z, block, shared_bytes; };
 
 // Adds a launch; copies `bytes` of arguments. Pointers in them are device addresses.
 void cuda_emit(struct cuda_program *program, enum cuda_function function, struct cuda_shape shape, const void *args, uint32_t bytes);
+// Whether the chain is the last step, so that parts may join it.
+bool cuda_goes_on(const struct cuda_program *program);
+// Puts further arguments behind the last step's, which has some, and makes it a launch of `function`: its kernel finds them behind the first ones.
+void cuda_emit_more(struct cuda_program *program, enum cuda_function function, struct cuda_shape shape, const void *args, uint32_t bytes);
 // Adds a library's call; `context` is copied and is part of a graph's key, so it holds no bytes that are not set (zero the struct first).
 void cuda_emit_call(struct cuda_program *program, cuda_call call, const void *context, uint32_t bytes);
 
