@@ -2,12 +2,14 @@
 //
 // The thread issues what it can, looks which marks have come, and has nothing to do until one comes or a list is submitted: for
 // SPIN_NS it looks again at once, since a token's execution often follows its predecessor's answer by a few microseconds; then
-// it sleeps, ever longer, but never through a submission.
+// it sleeps, but never through a submission. A graph takes about as long as it took before, so its end is slept for and then
+// looked for; of other work the thread looks again after an eighth of the time it has taken so far.
 
 #include "gpu_worker/device/cuda/state.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 #include "core/base/assert.h"
@@ -19,15 +21,12 @@ enum {
     SPIN_LOOKS = 64,
     SLEEP_FIRST_NS = 10000,
     SLEEP_LAST_NS = 200000,
+    SLEEP_KNOWN_NS = 10000000,
+    SLACK_NS = 1000,    // by which the kernel may let a sleep last longer, instead of 50 us
     SECOND_NS = 1000000000
 };
 
-struct pause {
-    uint64_t since_ns;    // when nothing moved for the first time; 0: something moved
-    uint64_t sleep_ns;
-};
-
-static uint64_t now_ns(void)
+uint64_t device_now_ns(void)
 {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -89,6 +88,37 @@ static bool is_told(struct cuda_device *device, uint64_t seen)
     return atomic_load_explicit(&device->submitted, memory_order_acquire) != seen;
 }
 
+// When the first of the graphs that run should have ended; UINT64_MAX: nobody knows.
+static uint64_t expected_end(const struct cuda_device *device)
+{
+    uint64_t first = UINT64_MAX;
+
+    for (uint32_t i = 0; i < DEVICE_STREAMS; i++) {
+        const struct lane *lane = &device->lane[i];
+        const struct flight *flight = &lane->flight[lane->flight_head % LANE_FLIGHTS_MAX];
+        if (lane->flight_head == lane->flight_tail || !flight->is_issued || flight->graph == NULL ||
+            flight->graph->elapsed_ns == 0)
+            continue;
+        uint64_t begun = flight->issued_ns > lane->ended_ns ? flight->issued_ns : lane->ended_ns;
+        if (begun + flight->graph->elapsed_ns < first)
+            first = begun + flight->graph->elapsed_ns;
+    }
+    return first;
+}
+
+// How long to sleep when nothing has moved since `since_ns`; 0: look again at once.
+static uint64_t sleep_for(const struct cuda_device *device, uint64_t since_ns, uint64_t now)
+{
+    uint64_t end = expected_end(device), waited = now - since_ns;
+
+    if (waited < SPIN_NS || (end != UINT64_MAX && now + SPIN_NS >= end && now < end + SPIN_NS))
+        return 0;
+    if (end != UINT64_MAX && now < end)
+        return end - now - SPIN_NS < SLEEP_KNOWN_NS ? end - now - SPIN_NS : SLEEP_KNOWN_NS;
+    uint64_t sleep_ns = waited / 8 < SLEEP_FIRST_NS ? SLEEP_FIRST_NS : waited / 8;
+    return sleep_ns < SLEEP_LAST_NS ? sleep_ns : SLEEP_LAST_NS;
+}
+
 // Called with the mutex held: until there is a submission or the time is over.
 static void sleep_a_while(struct cuda_device *device, uint64_t ns)
 {
@@ -100,15 +130,16 @@ static void sleep_a_while(struct cuda_device *device, uint64_t ns)
     pthread_cond_timedwait(&device->more, &device->mutex, &until);
 }
 
-// Nothing moved. False: the device is stopping and everything is done.
-static bool idle(struct cuda_device *device, struct pause *pause, uint64_t seen)
+// Nothing moved since `since_ns` (0: until now). False: the device is stopping and everything is done.
+static bool idle(struct cuda_device *device, uint64_t *since_ns, uint64_t seen)
 {
-    uint64_t now = now_ns();
+    uint64_t now = device_now_ns();
     bool goes_on = true;
 
-    if (pause->since_ns == 0)
-        *pause = (struct pause){.since_ns = now, .sleep_ns = SLEEP_FIRST_NS};
-    if (now - pause->since_ns < SPIN_NS) {
+    if (*since_ns == 0)
+        *since_ns = now;
+    uint64_t sleep_ns = sleep_for(device, *since_ns, now);
+    if (sleep_ns == 0) {
         for (int look = 0; look < SPIN_LOOKS && !is_told(device, seen); look++)
             relax();
         return true;
@@ -119,8 +150,7 @@ static bool idle(struct cuda_device *device, struct pause *pause, uint64_t seen)
             pthread_cond_wait(&device->more, &device->mutex);
         goes_on = device->head != device->tail;
     } else if (device->tail == seen) {
-        sleep_a_while(device, pause->sleep_ns);
-        pause->sleep_ns = pause->sleep_ns * 2 > SLEEP_LAST_NS ? SLEEP_LAST_NS : pause->sleep_ns * 2;
+        sleep_a_while(device, sleep_ns);
     }
     pthread_mutex_unlock(&device->mutex);
     return goes_on;
@@ -180,8 +210,7 @@ static bool after_loss(struct cuda_device *device)
 
 static void work(struct cuda_device *device)
 {
-    struct pause pause = {0};
-    uint64_t seen = 0;
+    uint64_t since_ns = 0, seen = 0;
 
     for (;;) {
         bool any = accept(device, &seen);
@@ -192,8 +221,8 @@ static void work(struct cuda_device *device)
         if (device->is_lost)
             any |= after_loss(device);
         if (any)
-            pause.since_ns = 0;
-        else if (!idle(device, &pause, seen))
+            since_ns = 0;
+        else if (!idle(device, &since_ns, seen))
             return;
     }
 }
@@ -210,6 +239,7 @@ static void enter(struct cuda_device *device, enum phase phase)
 static void *serve(void *self)
 {
     struct cuda_device *device = self;
+    (void)prctl(PR_SET_TIMERSLACK, (unsigned long)SLACK_NS);    // of this thread
     enum dj_error error = device_reserve(device, &device->start_fault);
     if (error == DJ_OK) {
         enter(device, PHASE_RUNNING);

@@ -170,6 +170,7 @@ bool lane_issue(struct cuda_device *device, struct lane *lane)
                 return any;
         } else if (lane_has_mark(lane)) {
             flight->is_issued = true;
+            flight->issued_ns = device_now_ns();
             lane_mark(device, lane, flight);
             lane->flight_issue++;
         } else {

@@ -140,8 +140,12 @@ static void finish(struct cuda_device *device, struct lane *lane, struct flight 
         !device_check(device, device->api->cudaEventElapsedTime(&milliseconds, flight->start, flight->end), "reading a time",
                       NULL))
         milliseconds = 0;
+    uint64_t elapsed_ns = milliseconds > 0 ? (uint64_t)((double)milliseconds * 1e6) : 0;
+    if (flight->graph != NULL)
+        flight->graph->elapsed_ns = elapsed_ns;
     lane->flight_head++;
-    post(device, flight, milliseconds > 0 ? (uint64_t)((double)milliseconds * 1e6) : 0);
+    lane->ended_ns = device_now_ns();
+    post(device, flight, elapsed_ns);
 }
 
 static void settle(struct cuda_device *device, struct lane *lane, const struct mark *mark)

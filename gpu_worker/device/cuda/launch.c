@@ -126,6 +126,7 @@ static bool launch_graph(struct cuda_device *device, struct lane *lane, struct f
     if (send_args(device, lane, pinned, program->args, program->args_bytes, to, &fault) &&
         device_check(device, device->api->cudaGraphLaunch(graph->exec, lane->stream), "launching a graph", &fault)) {
         device->stats.graph_launches++;
+        flight->graph = graph;
         read_fault_word(device, lane, flight, task, pinned + all, to);
     } else {
         flight_fail(flight, task, &fault);

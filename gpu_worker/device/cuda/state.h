@@ -45,6 +45,8 @@ struct flight {
     uint32_t failed_task;
     struct fault fault;
     bool is_started, is_issued;
+    struct graph *graph;                // that it was launched as, the newest one; NULL: step by step
+    uint64_t issued_ns;                 // when the last of it was
     uint32_t task;                      // the next to issue
     uint64_t moved_bytes;               // of this task
 };
@@ -69,6 +71,7 @@ struct lane {
     struct ring pinned_ring, args_ring;
     struct flight flight[LANE_FLIGHTS_MAX];
     uint64_t flight_head, flight_issue, flight_tail;            // the oldest out, the one being issued, the end
+    uint64_t ended_ns;                                          // when the one before the oldest had come
     struct mark mark[LANE_MARKS_MAX];
     uint64_t mark_head, mark_tail;
     struct read read[LANE_READS_MAX];
@@ -84,6 +87,7 @@ struct graph {
     uint64_t flight;                    // the newest one of its launches, as the lane counts
     uint32_t seen;
     bool is_eager;                      // could not be captured
+    uint64_t elapsed_ns;                // of the list that launched it last
     cuda_graph_exec exec;               // NULL: not captured
     uint32_t place, units;              // of its arguments: the run's first unit, and its length
 };
@@ -178,6 +182,8 @@ void graphs_release(struct cuda_device *device);
 // functions.c: sees to it that the kernel can be launched with so much shared memory, loading its family's image the first time.
 bool function_ready(struct cuda_device *device, uint32_t function, uint32_t shared_bytes, struct fault *fault);
 void functions_release(struct cuda_device *device);
+
+uint64_t device_now_ns(void);           // a clock that only grows
 
 static inline uint64_t place_bytes(uint64_t bytes) { return (bytes + PLACE_ALIGNMENT - 1) & ~(uint64_t)(PLACE_ALIGNMENT - 1); }
 
