@@ -4,7 +4,12 @@
 //
 //     DJ_KERNEL(softmax_f32, struct softmax_args, 256) { ... args->x ... dj_sync(); ... dj_fail(fault, task, DJ_E_INDEX); }
 //
-// gives extern "C" softmax_f32(const struct softmax_args *args, unsigned long long *fault, unsigned task) for blocks of at most 256 threads.
+// gives extern "C" softmax_f32(const struct softmax_args *args, unsigned long long *fault, unsigned task) for blocks of at most 256 threads. DJ_KERNEL_OF
+// also says how many such blocks a multiprocessor is to hold: registers are given out accordingly, without it the compiler prefers few of them and lets
+// loads that could be on their way together wait for each other.
+//
+// What stays: sums of products are fused where the compiler sees them (nvcc's default, as PyTorch's own kernels are built): an image gives the same bits
+// from run to run, and the numerics class names the device's generation. What must be rounded apart says so (dj_product), what must be fused says fmaf.
 
 #ifndef GPU_WORKER_KERNELS_CUDA_DEVICE_CUH
 #define GPU_WORKER_KERNELS_CUDA_DEVICE_CUH
@@ -21,6 +26,9 @@
 #define DJ_COLD static __device__ __noinline__      // code for rare layouts: called, so that it stands once in a kernel
 #define DJ_KERNEL(name, Args, threads)                                                                                             \
     extern "C" __global__ void __launch_bounds__(threads)                                                                          \
+        name(const Args *__restrict__ args, unsigned long long *fault, unsigned task)
+#define DJ_KERNEL_OF(name, Args, threads, blocks)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(threads, blocks)                                                                  \
         name(const Args *__restrict__ args, unsigned long long *fault, unsigned task)
 #define DJ_SHARED(type, name, count) __shared__ type name[count]
 #define DJ_DYNAMIC(type, name)                                                                                                     \
@@ -42,6 +50,24 @@ DJ_FN int dj_atomic_max(int *at, int value) { return atomicMax(at, value); }
 DJ_FN uint32_t dj_float_bits(float x) { return __float_as_uint(x); }
 DJ_FN double dj_product(double a, double b) { return __dmul_rn(a, b); }     // rounded: never fused with a sum
 DJ_FN float dj_bits_float(uint32_t bits) { return __uint_as_float(bits); }
+// 16 bytes at a multiple of 16 that no thread writes while the kernel runs; those that are read once pass the first-level cache by.
+struct alignas(16) dj_bytes16 { uint32_t word[4]; };
+DJ_FN dj_bytes16 dj_read_once(const void *at)
+{
+    dj_bytes16 ret;
+    asm("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(ret.word[0]), "=r"(ret.word[1]), "=r"(ret.word[2]), "=r"(ret.word[3])
+        : "l"(at));
+    return ret;
+}
+DJ_FN dj_bytes16 dj_read_again(const void *at)
+{
+    dj_bytes16 ret;
+    asm("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(ret.word[0]), "=r"(ret.word[1]), "=r"(ret.word[2]), "=r"(ret.word[3])
+        : "l"(at));
+    return ret;
+}
 DJ_FN float dj_half_bits_to_float(uint16_t bits)
 {
     float result;
