@@ -162,8 +162,9 @@ static int64_t wrapped(int64_t value, enum dtype dtype)
 
 // Whether `elements` neighbours can be read, or written, as vectors: the innermost dimension is dense (or one value) in every tensor
 // and a multiple long, and each vector is aligned. A tensor that is dense throughout may have a rest, which its last thread takes one
-// by one.
-static bool is_vector(const struct sweep *sweep, uint32_t tensors, void *const *data, const enum dtype *dtype, uint32_t elements)
+// by one. Inputs are read so only if their elements are no larger than what is computed in.
+static bool is_vector(const struct sweep *sweep, uint32_t tensors, void *const *data, const enum dtype *dtype, uint32_t elements,
+                      uint64_t bytes_most)
 {
     const struct loop *loop = &sweep->loop;
     if (loop->rank == 0 || (loop->rank > 1 && loop->size[loop->rank - 1] % elements != 0))
@@ -173,7 +174,7 @@ static bool is_vector(const struct sweep *sweep, uint32_t tensors, void *const *
         int64_t inner = loop->stride[t][loop->rank - 1];
         if (inner != 1 && (inner != 0 || t == 0))
             return false;
-        if (inner == 1 && (uintptr_t)data[t] % alignment != 0)
+        if (inner == 1 && ((uintptr_t)data[t] % alignment != 0 || (t > 0 && dtype_bytes(dtype[t]) > bytes_most)))
             return false;
         for (uint32_t d = 0; inner == 1 && d + 1 < loop->rank; d++)
             if ((uint64_t)loop->stride[t][d] * dtype_bytes(dtype[t]) % alignment != 0)
@@ -198,6 +199,7 @@ static enum dj_error launch(struct cuda_program *program, enum cuda_function fun
         meta[i + 1] = &in[i].meta;
         dtype[i + 1] = in[i].meta.dtype;
         args->in_dtype[i] = in[i].meta.dtype;
+        args->in_bytes[i] = (uint32_t)dtype_bytes(in[i].meta.dtype);
         if (in[i].is_scalar)
             memcpy(&args->number[i], in[i].data, dtype_bytes(in[i].meta.dtype));
         else
@@ -205,7 +207,10 @@ static enum dj_error launch(struct cuda_program *program, enum cuda_function fun
     }
     if (!sweep_make(&out->meta, meta, inputs + 1, &args->sweep))
         return DJ_E_INTERNAL;
-    args->is_vector = is_vector(&args->sweep, inputs + 1, data, dtype, elements);
+    bool is_wide = function == CUDA_pointwise_f64 || function == CUDA_pointwise_whole;
+    args->is_vector = is_vector(&args->sweep, inputs + 1, data, dtype, elements, is_wide ? sizeof(double) : sizeof(float));
+    for (uint32_t i = 0; i < inputs; i++)
+        args->is_one[i] = args->sweep.loop.rank > 0 && args->sweep.loop.stride[i + 1][args->sweep.loop.rank - 1] == 0;
     struct cuda_shape shape = {.grid_x = cuda_blocks(args->sweep.loop.count, POINTWISE_THREADS * elements, POINTWISE_BLOCKS_MOST),
                                .grid_y = 1,
                                .grid_z = 1,
