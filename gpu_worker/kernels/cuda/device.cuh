@@ -30,7 +30,7 @@
     DJ_FN void name##_body(const Args *__restrict__ args, unsigned long long *fault, unsigned task);                               \
     extern "C" __global__ void bound name(const Args *__restrict__ args, unsigned long long *fault, unsigned task)                 \
     {                                                                                                                              \
-        if (dj_fetch(args, sizeof(Args)) == 0)                                                                                     \
+        if (dj_fetch_all(args, sizeof(Args)) == 0)                                                                                 \
             name##_body(args, fault, task);                                                                                        \
     }                                                                                                                              \
     DJ_FN void name##_body([[maybe_unused]] const Args *__restrict__ args, [[maybe_unused]] unsigned long long *fault,             \
@@ -39,14 +39,19 @@
 #define DJ_DYNAMIC(type, name)                                                                                                     \
     extern __shared__ __align__(16) unsigned char dj_dynamic_bytes[];                                                              \
     type *const name = reinterpret_cast<type *>(dj_dynamic_bytes)
-// Starts reading `bytes` at `at` into the first-level cache, the block's threads a line each: what a kernel would read one after the other while it goes
-// along then waits for memory once. Gives 0, which nvcc does not see: an asm without effects leaves it the right to read `at` as constants.
-DJ_FN unsigned dj_fetch(const void *at, unsigned bytes)
+// Starts reading the line at `at` into the first-level cache. Gives 0, which nvcc does not see: an asm without effects, whose result is used, leaves it the
+// right to read what lies there as constants.
+DJ_FN unsigned dj_fetch(const void *at)
 {
-    unsigned zero = 0, offset = threadIdx.x * 128;
-    if (offset < bytes + 128)
-        asm("{ prefetch.global.L1 [%1]; mov.u32 %0, 0; }" : "=r"(zero) : "l"((const char *)at + (offset < bytes ? offset : bytes - 1)));
+    unsigned zero;
+    asm("{ prefetch.global.L1 [%1]; mov.u32 %0, 0; }" : "=r"(zero) : "l"(at));
     return zero;
+}
+// The same for `bytes`, the block's threads a line each: what a kernel would read one after the other while it goes along then waits for memory once.
+DJ_FN unsigned dj_fetch_all(const void *at, unsigned bytes)
+{
+    unsigned offset = threadIdx.x * 128;
+    return offset < bytes + 128 ? dj_fetch((const char *)at + (offset < bytes ? offset : bytes - 1)) : 0;
 }
 #define dj_sync() __syncthreads()
 #define dj_warp_sync() __syncwarp()
