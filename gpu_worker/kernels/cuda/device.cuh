@@ -4,7 +4,12 @@
 //
 //     DJ_KERNEL(softmax_f32, struct softmax_args, 256) { ... args->x ... dj_sync(); ... dj_fail(fault, task, DJ_E_INDEX); }
 //
-// gives extern "C" softmax_f32(const struct softmax_args *args, unsigned long long *fault, unsigned task) for blocks of at most 256 threads.
+// gives extern "C" softmax_f32(const struct softmax_args *args, unsigned long long *fault, unsigned task) for blocks of at most 256 threads. DJ_KERNEL_OF
+// also says how many such blocks a multiprocessor is to hold: registers are given out accordingly, without it the compiler prefers few of them and lets
+// loads that could be on their way together wait for each other.
+//
+// What stays: sums of products are fused where the compiler sees them (nvcc's default, as PyTorch's own kernels are built): an image gives the same bits
+// from run to run, and the numerics class names the device's generation. What must be rounded apart says so (dj_product), what must be fused says fmaf.
 
 #ifndef GPU_WORKER_KERNELS_CUDA_DEVICE_CUH
 #define GPU_WORKER_KERNELS_CUDA_DEVICE_CUH
@@ -19,13 +24,35 @@
 #define DJ_UNROLL _Pragma("unroll")
 #define DJ_ROLLED _Pragma("unroll 1")
 #define DJ_COLD static __device__ __noinline__      // code for rare layouts: called, so that it stands once in a kernel
-#define DJ_KERNEL(name, Args, threads)                                                                                             \
-    extern "C" __global__ void __launch_bounds__(threads)                                                                          \
-        name(const Args *__restrict__ args, unsigned long long *fault, unsigned task)
+#define DJ_KERNEL(name, Args, threads) DJ_KERNEL_BOUND(name, Args, __launch_bounds__(threads))
+#define DJ_KERNEL_OF(name, Args, threads, blocks) DJ_KERNEL_BOUND(name, Args, __launch_bounds__(threads, blocks))
+#define DJ_KERNEL_BOUND(name, Args, bound)                                                                                         \
+    DJ_FN void name##_body(const Args *__restrict__ args, unsigned long long *fault, unsigned task);                               \
+    extern "C" __global__ void bound name(const Args *__restrict__ args, unsigned long long *fault, unsigned task)                 \
+    {                                                                                                                              \
+        if (dj_fetch_all(args, sizeof(Args)) == 0)                                                                                 \
+            name##_body(args, fault, task);                                                                                        \
+    }                                                                                                                              \
+    DJ_FN void name##_body([[maybe_unused]] const Args *__restrict__ args, [[maybe_unused]] unsigned long long *fault,             \
+                           [[maybe_unused]] unsigned task)
 #define DJ_SHARED(type, name, count) __shared__ type name[count]
 #define DJ_DYNAMIC(type, name)                                                                                                     \
     extern __shared__ __align__(16) unsigned char dj_dynamic_bytes[];                                                              \
     type *const name = reinterpret_cast<type *>(dj_dynamic_bytes)
+// Starts reading the line at `at` into the first-level cache. Gives 0, which nvcc does not see: an asm without effects, whose result is used, leaves it the
+// right to read what lies there as constants.
+DJ_FN unsigned dj_fetch(const void *at)
+{
+    unsigned zero;
+    asm("{ prefetch.global.L1 [%1]; mov.u32 %0, 0; }" : "=r"(zero) : "l"(at));
+    return zero;
+}
+// The same for `bytes`, the block's threads a line each: what a kernel would read one after the other while it goes along then waits for memory once.
+DJ_FN unsigned dj_fetch_all(const void *at, unsigned bytes)
+{
+    unsigned offset = threadIdx.x * 128;
+    return offset < bytes + 128 ? dj_fetch((const char *)at + (offset < bytes ? offset : bytes - 1)) : 0;
+}
 #define dj_sync() __syncthreads()
 #define dj_warp_sync() __syncwarp()
 template <typename T> DJ_FN T dj_shuffle_xor(T value, unsigned mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
@@ -42,6 +69,24 @@ DJ_FN int dj_atomic_max(int *at, int value) { return atomicMax(at, value); }
 DJ_FN uint32_t dj_float_bits(float x) { return __float_as_uint(x); }
 DJ_FN double dj_product(double a, double b) { return __dmul_rn(a, b); }     // rounded: never fused with a sum
 DJ_FN float dj_bits_float(uint32_t bits) { return __uint_as_float(bits); }
+// 16 bytes at a multiple of 16 that no thread writes while the kernel runs; those that are read once pass the first-level cache by.
+struct alignas(16) dj_bytes16 { uint32_t word[4]; };
+DJ_FN dj_bytes16 dj_read_once(const void *at)
+{
+    dj_bytes16 ret;
+    asm("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(ret.word[0]), "=r"(ret.word[1]), "=r"(ret.word[2]), "=r"(ret.word[3])
+        : "l"(at));
+    return ret;
+}
+DJ_FN dj_bytes16 dj_read_again(const void *at)
+{
+    dj_bytes16 ret;
+    asm("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(ret.word[0]), "=r"(ret.word[1]), "=r"(ret.word[2]), "=r"(ret.word[3])
+        : "l"(at));
+    return ret;
+}
 DJ_FN float dj_half_bits_to_float(uint16_t bits)
 {
     float result;

@@ -9,8 +9,9 @@
 enum {
     WARP = 32,
     K_LEAST = 32,              // below it tiles are as good as the kernels for few rows
-    NK_WARPS_WANTED = 1024,    // in all blocks: about eight for each of 132 multiprocessors
-    KN_BLOCKS_WANTED = 128,
+    NK_WARPS_WANTED = 2048,    // in all blocks: about sixteen for each of 132 multiprocessors
+    KN_BLOCKS_WANTED = 96,     // else rows of b are read in narrower pieces
+    KN_BLOCKS_ALONE = 132,     // up to here each has a multiprocessor, and more threads
     SPLIT_BLOCKS_WANTED = 128,    // where k is split over blocks
     SPLIT_BLOCKS_FEW = 48,        // below it it is split
     SPLIT_K_LEAST = 2048,         // of k in a split: a pass more costs as much as reading about so many rows
@@ -186,7 +187,7 @@ static void choose_kn(struct matmul_args *args, int64_t vector, struct cuda_shap
     int64_t groups = ceil_div(args->n, args->lanes * vector) * args->batch;
     split(args, groups, 1);
     shape->grid_x = cuda_blocks(groups, 1, GRID_MAX);
-    shape->block = MATMUL_KN_THREADS;
+    shape->block = groups <= KN_BLOCKS_ALONE ? MATMUL_KN_THREADS_MOST : MATMUL_KN_THREADS;
 }
 
 // Whether `vector` elements from every multiple of them on can be read at once.

@@ -4,6 +4,8 @@
 //   once, a comes from the first-level cache. Warps of a block may share columns, and blocks (splits) too.
 // - few rows of a, b stored [k][n]: a block takes the columns that 2, 4 or 8 neighbouring threads cover with 16-byte loads, its other
 //   threads take other rows of b; sums are folded within warps (each step halves what a lane holds) and then across warps.
+//   Both read b at the memory's speed only if enough of it is on its way: 4.8 TB/s for 0.7 us are 26 KB a multiprocessor. So with one row a
+//   thread has 8 loads of 16 bytes on their way, which is 64 to 96 KB a multiprocessor at the numbers of blocks that the bounds below let run.
 // - anything: tiles of 64 x 64 in shared memory, 4 x 4 sums a thread.
 //
 // Which elements a thread adds, and how sums are combined, follows from sizes only. What cannot be read as 16 bytes (alignment, strides,
@@ -79,14 +81,16 @@ template <typename T> DJ_FN void matmul_splits(const struct matmul_args *args)
 
 // b in rows of k ---------------------------------------------------------------------------------------------------------------
 
-// 16 bytes of a tensor: what a thread reads at a time where alignment, strides and the ends allow it.
+// 16 bytes of a tensor: what a thread reads at a time where alignment and strides allow it.
 template <typename T> struct alignas(MATMUL_VECTOR_BYTES) matmul_vector {
     T at[MATMUL_VECTOR_BYTES / sizeof(T)];
 };
 
-template <typename T> DJ_FN matmul_vector<T> matmul_read(const T *at, bool is_there)
+template <typename T> DJ_FN typename dj_math<T>::type matmul_element(dj_bytes16 bytes, int i)
 {
-    return is_there ? *(const matmul_vector<T> *)at : matmul_vector<T>{};
+    matmul_vector<T> vector;
+    __builtin_memcpy(&vector, &bytes, sizeof vector);
+    return dj_load(&vector.at[i]);
 }
 
 DJ_FN int64_t matmul_least(int64_t a, int64_t b)
@@ -94,25 +98,37 @@ DJ_FN int64_t matmul_least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-// Adds UNROLL vectors, `hop` apart, of C columns for M rows, those before `end`; a_row is the step between rows. All loads of b come
-// first, in a short last round too: a thread waits for memory once a round.
+// Adds UNROLL vectors, `hop` apart, of C columns for M rows; a_row is the step between rows. All loads of b come first and none has a
+// condition, else the compiler lets each wait for the one before: what a thread has on its way is what the memory's latency is divided by.
 template <int UNROLL, typename T, int M, int C, typename Number>
-DJ_FN void matmul_nk_step(const T *a, const int64_t (&a_row)[M], const T *const (&b)[C], int64_t k, int64_t end, int64_t hop,
-                          Number (&sum)[M][C])
+DJ_FN void matmul_nk_round(const T *a, const int64_t (&a_row)[M], const T *const (&b)[C], int64_t k, int64_t hop, Number (&sum)[M][C])
 {
     enum { V = MATMUL_VECTOR_BYTES / sizeof(T) };
-    matmul_vector<T> weights[UNROLL][C];
+    dj_bytes16 weights[UNROLL][C];
     DJ_UNROLL
     for (int i = 0; i < UNROLL * C; i++)
-        weights[i / C][i % C] = matmul_read(b[i % C] + k + i / C * hop, k + i / C * hop < end);
+        weights[i / C][i % C] = dj_read_once(b[i % C] + k + i / C * hop);
     DJ_UNROLL
     for (int i = 0; i < UNROLL * M; i++) {
         int u = i / M, m = i % M;
-        matmul_vector<T> x = matmul_read(a + a_row[m] + k + u * hop, k + u * hop < end);
+        dj_bytes16 x = dj_read_again(a + a_row[m] + k + u * hop);
         DJ_UNROLL
         for (int j = 0; j < V * C; j++)
-            sum[m][j % C] += dj_load(&x.at[j / C]) * dj_load(&weights[u][j % C].at[j / C]);
+            sum[m][j % C] += matmul_element<T>(x, j / C) * matmul_element<T>(weights[u][j % C], j / C);
     }
+}
+
+// Whole rounds, then shorter ones; returns where it ended.
+template <int UNROLL, typename T, int M, int C, typename Number>
+DJ_FN int64_t matmul_nk_rounds(const T *a, const int64_t (&a_row)[M], const T *const (&b)[C], int64_t k, int64_t end, int64_t hop,
+                               Number (&sum)[M][C])
+{
+    DJ_ROLLED
+    for (; k + (UNROLL - 1) * hop < end; k += UNROLL * hop)
+        matmul_nk_round<UNROLL, T, M, C>(a, a_row, b, k, hop, sum);
+    if constexpr (UNROLL > 1)
+        k = matmul_nk_rounds<UNROLL / 2, T, M, C>(a, a_row, b, k, end, hop, sum);
+    return k;
 }
 
 // What a lane adds up of columns [column, + C) for rows [0, M), from `k` to `end`. Rows and columns beyond the last one repeat it.
@@ -130,11 +146,8 @@ DJ_FN void matmul_nk_sums(const struct matmul_args *args, int64_t batch, int64_t
     DJ_UNROLL
     for (int m = 0; m < M; m++)
         a_row[m] = matmul_least(m, args->m - 1) * args->a_m;
-    if (args->a_is_wide && args->b_is_wide) {
-        DJ_ROLLED
-        for (; k < end; k += UNROLL * hop)
-            matmul_nk_step<UNROLL, T, M, C>(a, a_row, b, k, end, hop, sum);
-    }
+    if (args->a_is_wide && args->b_is_wide)
+        k = matmul_nk_rounds<UNROLL, T, M, C>(a, a_row, b, k, end, hop, sum);
     DJ_ROLLED
     for (; k < end; k += hop) {
         DJ_ROLLED
@@ -212,25 +225,38 @@ template <int R, int MASK, typename Number> DJ_FN void matmul_fold(Number *value
         matmul_fold<(R > 1 ? R / 2 : 1), MASK / 2>(value, lane, lanes, held);
 }
 
-// Adds UNROLL rows of b, `hop` apart, at V columns, those before `end`. Loads come first, as above.
+// Adds UNROLL rows of b, `hop` apart, at V columns. Loads come first, as above.
 template <int UNROLL, typename T, int M, int R, typename Number>
-DJ_FN void matmul_kn_step(const struct matmul_args *args, const T *a, const T *b, int64_t k, int64_t end, int64_t hop,
-                          Number (&sum)[R])
+DJ_FN void matmul_kn_round(const struct matmul_args *args, const T *a, const T *b, int64_t k, int64_t hop, Number (&sum)[R])
 {
     enum { V = R / M };
-    matmul_vector<T> weights[UNROLL];
+    dj_bytes16 weights[UNROLL];
+    T x[UNROLL][M];
     DJ_UNROLL
     for (int u = 0; u < UNROLL; u++)
-        weights[u] = matmul_read(b + (k + u * hop) * args->b_k, k + u * hop < end);
+        weights[u] = dj_read_once(b + (k + u * hop) * args->b_k);
+    DJ_UNROLL
+    for (int i = 0; i < UNROLL * M; i++)
+        x[i / M][i % M] = a[(i % M < args->m ? i % M : 0) * args->a_m + (k + i / M * hop) * args->a_k];
     DJ_UNROLL
     for (int i = 0; i < UNROLL * M; i++) {
-        int u = i / M, m = i % M;
-        const T *x = a + (m < args->m ? m : 0) * args->a_m + (k + u * hop) * args->a_k;
-        Number factor = k + u * hop < end ? dj_load(x) : (Number)0;
+        Number factor = dj_load(&x[i / M][i % M]);
         DJ_UNROLL
         for (int v = 0; v < V; v++)
-            sum[m * V + v] += factor * dj_load(&weights[u].at[v]);
+            sum[i % M * V + v] += factor * matmul_element<T>(weights[i / M], v);
     }
+}
+
+template <int UNROLL, typename T, int M, int R, typename Number>
+DJ_FN int64_t matmul_kn_rounds(const struct matmul_args *args, const T *a, const T *b, int64_t k, int64_t end, int64_t hop,
+                               Number (&sum)[R])
+{
+    DJ_ROLLED
+    for (; k + (UNROLL - 1) * hop < end; k += UNROLL * hop)
+        matmul_kn_round<UNROLL, T, M>(args, a, b, k, hop, sum);
+    if constexpr (UNROLL > 1)
+        k = matmul_kn_rounds<UNROLL / 2, T, M>(args, a, b, k, end, hop, sum);
+    return k;
 }
 
 // The same for one row, by elements, of which `left` exist.
@@ -255,21 +281,18 @@ DJ_FN void matmul_kn_slowly(const struct matmul_args *args, const T *a, const T 
 template <typename T, int M, typename Number>
 DJ_FN void matmul_kn_columns(const struct matmul_args *args, int64_t batch, int64_t first, Number *parts)
 {
-    enum { V = MATMUL_VECTOR_BYTES / sizeof(T), UNROLL = M == 1 ? 4 : 2, HELD_MOST = M * V * MATMUL_LANES_MOST / 32 };
+    enum { V = MATMUL_VECTOR_BYTES / sizeof(T), UNROLL = 8 / M > 2 ? 8 / M : 2, HELD_MOST = M * V * MATMUL_LANES_MOST / 32 };
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, lanes = args->lanes, beside = (int)threadIdx.x % lanes,
         width = lanes * V;
-    int64_t column = first + beside * V, left = args->n - column, hop = MATMUL_KN_THREADS / lanes;
+    int64_t column = first + beside * V, left = args->n - column, hop = (int)blockDim.x / lanes;
     int64_t k = blockIdx.y * args->k_part, end = matmul_least(args->k, k + args->k_part);
     const T *a = (const T *)args->a + batch * args->a_batch, *b = (const T *)args->b + batch * args->b_batch + column * args->b_n;
     struct matmul_held held = {0, M * V, 0};
     Number sum[M * V] = {};
 
     k += (int)threadIdx.x / lanes;
-    if (args->b_is_wide && left >= V) {
-        DJ_ROLLED
-        for (; k < end; k += UNROLL * hop)
-            matmul_kn_step<UNROLL, T, M>(args, a, b, k, end, hop, sum);
-    }
+    if (args->b_is_wide && left >= V)
+        k = matmul_kn_rounds<UNROLL, T, M>(args, a, b, k, end, hop, sum);
     DJ_ROLLED
     for (; k < end; k += hop)
         matmul_kn_slowly<T, M>(args, a, b, k, left, sum);
@@ -282,12 +305,13 @@ DJ_FN void matmul_kn_columns(const struct matmul_args *args, int64_t batch, int6
             parts[(warp * M + value / V) * width + beside * V + value % V] = sum[i];
     }
     dj_sync();
-    if ((int)threadIdx.x < M * width) {
+    DJ_ROLLED
+    for (int at = (int)threadIdx.x; at < M * width; at += (int)blockDim.x) {
         Number whole = 0;
         DJ_ROLLED
-        for (int other = 0; other < MATMUL_KN_THREADS / 32; other++)
-            whole += parts[other * M * width + (int)threadIdx.x];
-        matmul_put<T>(args, batch, (int)threadIdx.x / width, first + (int)threadIdx.x % width, whole);
+        for (int other = 0; other < (int)blockDim.x / 32; other++)
+            whole += parts[other * M * width + at];
+        matmul_put<T>(args, batch, at / width, first + at % width, whole);
     }
 }
 
@@ -295,7 +319,7 @@ template <typename T, int M> DJ_FN void matmul_kn(const struct matmul_args *args
 {
     typedef typename matmul_sum<T>::type Number;
     enum { V = MATMUL_VECTOR_BYTES / sizeof(T) };
-    DJ_SHARED(Number, parts, MATMUL_KN_THREADS / 32 * M * MATMUL_LANES_MOST * V);
+    DJ_SHARED(Number, parts, MATMUL_KN_THREADS_MOST / 32 * M * MATMUL_LANES_MOST * V);
     int64_t width = args->lanes * V, across = (args->n + width - 1) / width, groups = across * args->batch;
 
     DJ_ROLLED
@@ -395,27 +419,27 @@ template <typename T> DJ_FN void matmul_tiles(const struct matmul_args *args)
 }
 
 #define FLOAT_KERNELS(T, suffix) \
-    DJ_KERNEL(matmul_nk_1_##suffix, struct matmul_args, MATMUL_NK_THREADS) \
+    DJ_KERNEL_OF(matmul_nk_1_##suffix, struct matmul_args, MATMUL_NK_THREADS, 3) \
     { \
         matmul_nk<T, 1>(args); \
     } \
-    DJ_KERNEL(matmul_nk_4_##suffix, struct matmul_args, MATMUL_NK_THREADS) \
+    DJ_KERNEL_OF(matmul_nk_4_##suffix, struct matmul_args, MATMUL_NK_THREADS, 2) \
     { \
         matmul_nk<T, 4>(args); \
     } \
-    DJ_KERNEL(matmul_nk_8_##suffix, struct matmul_args, MATMUL_NK_THREADS) \
+    DJ_KERNEL_OF(matmul_nk_8_##suffix, struct matmul_args, MATMUL_NK_THREADS, 1) \
     { \
         matmul_nk<T, 8>(args); \
     } \
-    DJ_KERNEL(matmul_kn_1_##suffix, struct matmul_args, MATMUL_KN_THREADS) \
+    DJ_KERNEL_OF(matmul_kn_1_##suffix, struct matmul_args, MATMUL_KN_THREADS_MOST, 1) \
     { \
         matmul_kn<T, 1>(args); \
     } \
-    DJ_KERNEL(matmul_kn_4_##suffix, struct matmul_args, MATMUL_KN_THREADS) \
+    DJ_KERNEL_OF(matmul_kn_4_##suffix, struct matmul_args, MATMUL_KN_THREADS_MOST, 1) \
     { \
         matmul_kn<T, 4>(args); \
     } \
-    DJ_KERNEL(matmul_kn_8_##suffix, struct matmul_args, MATMUL_KN_THREADS) \
+    DJ_KERNEL_OF(matmul_kn_8_##suffix, struct matmul_args, MATMUL_KN_THREADS_MOST, 1) \
     { \
         matmul_kn<T, 8>(args); \
     } \
@@ -432,11 +456,11 @@ FLOAT_KERNELS(float, f32)
 FLOAT_KERNELS(dj_half, f16)
 FLOAT_KERNELS(dj_bfloat, bf16)
 
-DJ_KERNEL(matmul_nk_1_f64, struct matmul_args, MATMUL_NK_THREADS)
+DJ_KERNEL_OF(matmul_nk_1_f64, struct matmul_args, MATMUL_NK_THREADS, 3)
 {
     matmul_nk<double, 1>(args);
 }
-DJ_KERNEL(matmul_kn_1_f64, struct matmul_args, MATMUL_KN_THREADS)
+DJ_KERNEL_OF(matmul_kn_1_f64, struct matmul_args, MATMUL_KN_THREADS_MOST, 1)
 {
     matmul_kn<double, 1>(args);
 }

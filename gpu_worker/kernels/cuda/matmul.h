@@ -10,7 +10,8 @@ enum {
     MATMUL_ROWS_MAX = 8,            // of a, in the kernels that read b once
     MATMUL_NK_THREADS = 256,
     MATMUL_NK_WARPS = MATMUL_NK_THREADS / 32,
-    MATMUL_KN_THREADS = 512,
+    MATMUL_KN_THREADS_MOST = 512,    // where a multiprocessor has one block
+    MATMUL_KN_THREADS = 256,
     MATMUL_LANES_LEAST = 2,         // of the [k][n] kernels: neighbouring threads side by side in a row of b
     MATMUL_LANES_MOST = 8,
     MATMUL_TILE = 64,

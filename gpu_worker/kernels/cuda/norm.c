@@ -185,7 +185,7 @@ static bool backward_can(const struct kernel_call *call)
 static bool rows_are_wide(const struct norm_rows_args *args, uint32_t tensors, int64_t piece)
 {
     const void *data[3] = {args->x, args->out, args->gradient};
-    bool is_wide = args->columns.is_dense && args->length % piece == 0;
+    bool is_wide = args->columns.is_dense && args->length > 0 && args->length % piece == 0;
     for (uint32_t t = 0; t < tensors; t++) {
         is_wide = is_wide && is_aligned(data[t]);
         for (uint32_t d = 0; d < args->rows.rank; d++)

@@ -203,7 +203,7 @@ template <typename T> DJ_FN void norm_apply(const struct norm_apply_args *args)
 }
 
 #define NORM_KERNELS(suffix, T) \
-    DJ_KERNEL(norm_rows_##suffix, struct norm_rows_args, NORM_FORWARD_BOUND) \
+    DJ_KERNEL_OF(norm_rows_##suffix, struct norm_rows_args, NORM_ROW_THREADS, 1) \
     { \
         norm_rows<T, false>(args); \
     } \

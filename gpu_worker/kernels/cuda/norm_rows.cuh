@@ -46,6 +46,12 @@ DJ_FN void vector_set(const struct norm_vector *vector, int64_t i, float value)
     }
 }
 
+// Starts reading what vector_chunk will from `first` on, where they are a run in memory. Gives 0.
+DJ_FN unsigned vector_fetch(const struct norm_vector *vector, int64_t first)
+{
+    return vector->is_wide ? dj_fetch((const char *)vector->data + first * (vector->kind == NORM_F32 ? 4 : 2)) : 0;
+}
+
 DJ_COLD float vector_cold(const struct norm_vector *vector, int64_t i, float if_none)
 {
     return vector_at(vector, i, if_none);
@@ -179,21 +185,34 @@ template <typename T, bool IS_HELD> struct norm_walk {
     DJ_FN int64_t first(int k) const { return ((int64_t)k * blockDim.x + threadIdx.x) * LENGTH; }
 };
 
+DJ_FN int64_t row_of(const struct norm_rows_args *args, uint32_t which, int64_t row)
+{
+    return args->rows.rank < 2 ? row * args->rows.stride[which][0] : place_cold(&args->rows, which, row);
+}
+
 template <typename T, bool IS_HELD> DJ_FN void forward_row(const struct norm_rows_args *args, int64_t row)
 {
     typedef norm_walk<T, IS_HELD> Walk;
-    const T *x = (const T *)args->x + place_cold(&args->rows, 0, row);
-    T *y = (T *)args->out + place_cold(&args->rows, 1, row);
+    const T *x = (const T *)args->x + row_of(args, 0, row);
+    T *y = (T *)args->out + row_of(args, 1, row);
     Walk walk = {args->length};
     norm_chunk<T> held[Walk::HELD];
     double total = 0, squares = 0;
 
     DJ_UNROLL
+    for (int k = 0; IS_HELD && k < NORM_CHUNKS; k++)    // all on their way before the first is waited for
+        held[k] = chunk_load(x + (walk.has(k) ? walk.first(k) : 0));
+    DJ_UNROLL
+    for (int k = 0; IS_HELD && k < NORM_CHUNKS && args->plane == 1 && args->groups == 1; k++)
+        if (walk.has(k))
+            walk.length += vector_fetch(&args->weight, walk.first(k)) + vector_fetch(&args->bias, walk.first(k));
+    DJ_UNROLL
     for (int k = 0; walk.more(k); k++) {
         norm_chunk<T> &chunk = held[IS_HELD ? k : 0];
         if (!walk.has(k))
             continue;
-        chunk = chunk_load(x + walk.first(k));
+        if (!IS_HELD)
+            chunk = chunk_load(x + walk.first(k));
         float sum = 0;
         DJ_UNROLL
         for (int j = 0; j < Walk::LENGTH; j++)
@@ -217,7 +236,7 @@ template <typename T, bool IS_HELD> DJ_FN void forward_row(const struct norm_row
     }
     float rstd = rstd_of(squares, args);
     statistics_store(args, row, mean, rstd);
-    int64_t base = row % args->groups * args->channels, end = args->groups * args->channels;
+    int64_t base = args->groups == 1 ? 0 : row % args->groups * args->channels, end = args->groups * args->channels;
     DJ_UNROLL
     for (int k = 0; walk.more(k); k++) {
         norm_chunk<T> &chunk = held[IS_HELD ? k : 0];
@@ -244,7 +263,7 @@ template <typename T, bool IS_HELD> DJ_FN void backward_row(const struct norm_ro
     Walk walk = {args->length};
     norm_chunk<T> held_x[Walk::HELD], held_g[Walk::HELD];
     double total = 0, product = 0;
-    int64_t base = row % args->groups * args->channels, end = args->groups * args->channels;
+    int64_t base = args->groups == 1 ? 0 : row % args->groups * args->channels, end = args->groups * args->channels;
     float weight[Walk::LENGTH];
 
     DJ_UNROLL

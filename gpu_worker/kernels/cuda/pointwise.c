@@ -163,8 +163,9 @@ static int64_t wrapped(int64_t value, enum dtype dtype)
 
 // Whether `elements` neighbours can be read, or written, as vectors: the innermost dimension is dense (or one value) in every tensor
 // and a multiple long, and each vector is aligned. A tensor that is dense throughout may have a rest, which its last thread takes one
-// by one.
-static bool is_vector(const struct sweep *sweep, uint32_t tensors, void *const *data, const enum dtype *dtype, uint32_t elements)
+// by one. Inputs are read so only if their elements are no larger than what is computed in.
+static bool is_vector(const struct sweep *sweep, uint32_t tensors, void *const *data, const enum dtype *dtype, uint32_t elements,
+                      uint64_t bytes_most)
 {
     const struct loop *loop = &sweep->loop;
     if (loop->rank == 0 || (loop->rank > 1 && loop->size[loop->rank - 1] % elements != 0))
@@ -174,7 +175,7 @@ static bool is_vector(const struct sweep *sweep, uint32_t tensors, void *const *
         int64_t inner = loop->stride[t][loop->rank - 1];
         if (inner != 1 && (inner != 0 || t == 0))
             return false;
-        if (inner == 1 && (uintptr_t)data[t] % alignment != 0)
+        if (inner == 1 && ((uintptr_t)data[t] % alignment != 0 || (t > 0 && dtype_bytes(dtype[t]) > bytes_most)))
             return false;
         for (uint32_t d = 0; inner == 1 && d + 1 < loop->rank; d++)
             if ((uint64_t)loop->stride[t][d] * dtype_bytes(dtype[t]) % alignment != 0)
@@ -239,6 +240,7 @@ static enum dj_error launch(struct cuda_program *program, enum cuda_function fun
         meta[i + 1] = &in[i].meta;
         dtype[i + 1] = in[i].meta.dtype;
         args->in_dtype[i] = in[i].meta.dtype;
+        args->in_bytes[i] = (uint32_t)dtype_bytes(in[i].meta.dtype);
         if (in[i].is_scalar)
             memcpy(&args->number[i], in[i].data, dtype_bytes(in[i].meta.dtype));
         else
@@ -248,7 +250,11 @@ static enum dj_error launch(struct cuda_program *program, enum cuda_function fun
         return DJ_E_INTERNAL;
     // As a part of a chain its thread takes POINTWISE_NARROW elements, whatever it would take alone.
     uint32_t elements = elements_of(function);
-    args->is_vector = is_vector(&args->sweep, inputs + 1, data, dtype, elements > POINTWISE_NARROW ? elements : POINTWISE_NARROW);
+    bool is_wide = function == CUDA_pointwise_f64 || function == CUDA_pointwise_whole;
+    args->is_vector = is_vector(&args->sweep, inputs + 1, data, dtype, elements > POINTWISE_NARROW ? elements : POINTWISE_NARROW,
+                                is_wide ? sizeof(double) : sizeof(float));
+    for (uint32_t i = 0; i < inputs; i++)
+        args->is_one[i] = args->sweep.loop.rank > 0 && args->sweep.loop.stride[i + 1][args->sweep.loop.rank - 1] == 0;
     emit_part(program, function, out, in, inputs, args);
     return DJ_OK;
 }

@@ -42,26 +42,88 @@ template <typename C, int N> struct operands {
     C a[N], b[N], c[N], y[N];
 };
 
-// N neighbours from element `index` on; as one value where the input is broadcast along them.
-template <typename C, int N> DJ_FN void read_elements(const struct pointwise_args *args, int input, int64_t index, C (&value)[N])
+// N elements as they stand in memory, of at most the size of what is computed in; one of any size. In words, since these stay in registers.
+template <typename C, int N> struct raw_elements {
+    enum { WORDS = sizeof(C) * N < 8 ? 2 : sizeof(C) * N / 4 };
+    uint32_t word[WORDS];
+};
+
+// BYTES bytes: 1, 2, 4, or a multiple.
+template <int BYTES, int WORDS> DJ_FN void read_words(const char *from, uint32_t (&to)[WORDS])
 {
-    const struct loop *loop = &args->sweep.loop;
-    const void *from = args->in[input] != nullptr ? args->in[input] : &args->number[input];
-    const uint32_t as = args->in_as[input], tensor = (uint32_t)input + 1;
-    const int64_t offset = sweep_at(&args->sweep, tensor, index);
-    const bool is_one = N == 1 || (loop->rank > 0 && loop->stride[tensor][loop->rank - 1] == 0);
+    if constexpr (BYTES == 1) {
+        to[0] = *(const uint8_t *)from;
+    } else if constexpr (BYTES == 2) {
+        to[0] = *(const uint16_t *)from;
+    } else {
+        enum { PIECE = BYTES < 16 ? BYTES / 4 : 4 };
+        DJ_UNROLL
+        for (int at = 0; at < BYTES / 4; at += PIECE) {
+            const sweep_pack<uint32_t, PIECE> piece = *(const sweep_pack<uint32_t, PIECE> *)(from + at * 4);
+            DJ_UNROLL
+            for (int i = 0; i < PIECE; i++)
+                to[at + i] = piece.value[i];
+        }
+    }
+}
+
+template <typename T, int WORDS> DJ_FN T element_of(const uint32_t (&word)[WORDS], int j)
+{
+    T element;
+    if constexpr (sizeof(T) == 8) {
+        const uint64_t bits = word[2 * j] | (uint64_t)word[2 * j + 1] << 32;
+        __builtin_memcpy(&element, &bits, sizeof element);
+    } else {
+        const uint32_t bits = word[j * sizeof(T) / 4] >> (j * sizeof(T) % 4 * 8);
+        if constexpr (sizeof(T) == 4) {
+            __builtin_memcpy(&element, &bits, sizeof element);
+        } else if constexpr (sizeof(T) == 2) {
+            const uint16_t half = (uint16_t)bits;
+            __builtin_memcpy(&element, &half, sizeof element);
+        } else {
+            const uint8_t byte = (uint8_t)bits;
+            __builtin_memcpy(&element, &byte, sizeof element);
+        }
+    }
+    return element;
+}
+
+// N neighbours from element `index` on, or the one that is broadcast along them. Conversions come after the reads of two inputs, so that
+// these are on their way together: what decides here is only how large elements are.
+template <typename C, int N> DJ_FN void read_raw(const struct pointwise_args *args, int input, int64_t index, raw_elements<C, N> *raw)
+{
+    const uint32_t bytes = args->in_bytes[input];
+    const char *from = (const char *)(args->in[input] != nullptr ? args->in[input] : &args->number[input]) +
+                       sweep_at(&args->sweep, (uint32_t)input + 1, index) * bytes;
+    const bool is_one = N == 1 || args->is_one[input];
+    switch (is_one ? bytes : bytes * N) {
+    case 1: read_words<1>(from, raw->word); break;
+    case 2: read_words<2>(from, raw->word); break;
+    case 4: read_words<4>(from, raw->word); break;
+    case 8: read_words<8>(from, raw->word); break;
+    case 16:
+        if constexpr (sizeof(C) * N >= 16)
+            read_words<16>(from, raw->word);
+        break;
+    default:
+        if constexpr (sizeof(C) * N >= 32)
+            read_words<32>(from, raw->word);
+        break;
+    }
+}
+
+template <typename C, int N>
+DJ_FN void convert(const struct pointwise_args *args, int input, const raw_elements<C, N> &raw, C (&value)[N])
+{
+    const uint32_t as = args->in_as[input];
+    const bool is_one = N == 1 || args->is_one[input];
     dj_with_dtype(args->in_dtype[input], [&](auto *type) {
         typedef typename dj_pointee<decltype(type)>::type T;
-        const T *data = (const T *)from + offset;
-        if (is_one) {
-            value[0] = reader<C>::read(*data, as);
-            for (int j = 1; j < N; j++)
-                value[j] = value[0];
-            return;
-        }
-        const sweep_pack<T, N> pack = *(const sweep_pack<T, N> *)data;
+        enum { HAS_ALL = sizeof(T) * N <= sizeof raw.word };    // larger elements are read one by one
+        const C first = reader<C>::read(element_of<T>(raw.word, 0), as);
+        DJ_UNROLL
         for (int j = 0; j < N; j++)
-            value[j] = reader<C>::read(pack.value[j], as);
+            value[j] = j == 0 || !HAS_ALL || is_one ? first : reader<C>::read(element_of<T>(raw.word, HAS_ALL ? j : 0), as);
     });
 }
 
@@ -81,11 +143,17 @@ template <typename C, int N, typename Compute>
 DJ_FN void pointwise_step(const struct pointwise_args *args, int64_t index, Compute compute)
 {
     operands<C, N> x;
-    read_elements<C, N>(args, 0, index, x.a);
+    raw_elements<C, N> a, b;
+    read_raw<C, N>(args, 0, index, &a);
     if (args->inputs > 1)
-        read_elements<C, N>(args, 1, index, x.b);
-    if (args->inputs > 2)
-        read_elements<C, N>(args, 2, index, x.c);
+        read_raw<C, N>(args, 1, index, &b);
+    convert<C, N>(args, 0, a, x.a);
+    if (args->inputs > 1)
+        convert<C, N>(args, 1, b, x.b);
+    if (args->inputs > 2) {    // few ops have one, and all registers are taken
+        read_raw<C, N>(args, 2, index, &a);
+        convert<C, N>(args, 2, a, x.c);
+    }
     compute(x);
     write_elements<C, N>(args, index, x.y);
 }
@@ -441,6 +509,8 @@ template <int N> DJ_FN void pointwise_chain(const struct pointwise_args *args)
         DJ_ROLLED
         for (uint32_t part = 0; part < args->parts; part++) {
             const struct pointwise_args *own = args + part;
+            if (part + 1 < args->parts && dj_fetch_all(own + 1, sizeof *own) != 0)    // the next part's, while this one computes
+                return;
             if (own->is_vector && first + N <= count) {
                 pointwise_step<float, N>(own, first, chain_f32{own});
                 continue;
@@ -452,11 +522,11 @@ template <int N> DJ_FN void pointwise_chain(const struct pointwise_args *args)
     }
 }
 
-DJ_KERNEL(pointwise_simple_f32, struct pointwise_args, POINTWISE_THREADS)
+DJ_KERNEL_OF(pointwise_simple_f32, struct pointwise_args, POINTWISE_THREADS, POINTWISE_BLOCKS)
 {
     pointwise_run<float, POINTWISE_WIDE>(args, simple_f32{args});
 }
-DJ_KERNEL(pointwise_smooth_f32, struct pointwise_args, POINTWISE_THREADS)
+DJ_KERNEL_OF(pointwise_smooth_f32, struct pointwise_args, POINTWISE_THREADS, POINTWISE_BLOCKS)
 {
     pointwise_run<float, POINTWISE_NARROW>(args, smooth_f32{args});
 }

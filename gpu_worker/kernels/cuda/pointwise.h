@@ -17,7 +17,7 @@ enum pointwise_op {
     POINTWISE_OPS = 128                         // pointwise ops have numbers below
 };
 
-enum { POINTWISE_INPUTS = 3, POINTWISE_ATTRS = 4, POINTWISE_THREADS = 128 };
+enum { POINTWISE_INPUTS = 3, POINTWISE_ATTRS = 4, POINTWISE_THREADS = 128, POINTWISE_BLOCKS = 5 };
 enum { POINTWISE_WIDE = 8, POINTWISE_NARROW = 4, POINTWISE_LONE = 1 };     // elements that a thread takes: the more, the simpler its ops
 enum { POINTWISE_ROUND_TRUNC = 1, POINTWISE_ROUND_FLOOR = 2, POINTWISE_GELU_TANH = 1 };
 
@@ -31,7 +31,8 @@ struct pointwise_args {
     uint32_t op, mode, inputs;
     uint32_t is_vector;                         // a thread's elements are neighbours, read and written as one
     uint32_t parts;                             // of a chain, in its first part: arguments of the others lie behind
-    uint32_t out_dtype, in_dtype[POINTWISE_INPUTS];
+    uint32_t out_dtype, in_dtype[POINTWISE_INPUTS], in_bytes[POINTWISE_INPUTS];
+    uint8_t is_one[POINTWISE_INPUTS];           // an input of one value for all of a thread's elements
     uint32_t pad[2];                            // the parts of a chain lie side by side, aligned as arguments are
     uint32_t in_as[POINTWISE_INPUTS], out_as;   // integers are wrapped to these dtypes when read and before they are written
     struct sweep sweep;                         // out and the inputs

@@ -49,6 +49,7 @@ const uint64_t *emulator_exchange(uint64_t bits);
         name##_body(static_cast<const Args *>(args), fault, task);                                                                 \
     }                                                                                                                              \
     static void name##_body([[maybe_unused]] const Args *args, [[maybe_unused]] unsigned long long *fault, [[maybe_unused]] unsigned task)
+#define DJ_KERNEL_OF(name, Args, threads, blocks) DJ_KERNEL(name, Args, threads)
 #define DJ_SHARED(type, name, count) static type name[count]
 #define DJ_DYNAMIC(type, name) type *const name = reinterpret_cast<type *>(emulator_dynamic)
 
@@ -96,6 +97,10 @@ DJ_FN int dj_atomic_max(int *at, int value) { int before = *at; *at = before > v
 DJ_FN double dj_product(double a, double b) { return a * b; }
 DJ_FN uint32_t dj_float_bits(float x) { uint32_t bits; memcpy(&bits, &x, sizeof bits); return bits; }
 DJ_FN float dj_bits_float(uint32_t bits) { float x; memcpy(&x, &bits, sizeof x); return x; }
+DJ_FN unsigned dj_fetch(const void *) { return 0; }
+struct alignas(16) dj_bytes16 { uint32_t word[4]; };
+DJ_FN dj_bytes16 dj_read_once(const void *at) { return *static_cast<const dj_bytes16 *>(at); }
+DJ_FN dj_bytes16 dj_read_again(const void *at) { return *static_cast<const dj_bytes16 *>(at); }
 #include "gpu_worker/kernels/half.h"
 DJ_FN float dj_half_bits_to_float(uint16_t bits) { return half_to_float(bits); }
 DJ_FN uint16_t dj_float_to_half_bits(float x) { return half_from_float(x); }
