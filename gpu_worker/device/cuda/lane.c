@@ -109,18 +109,8 @@ static void look_at_fault_word(struct flight *flight, const uint8_t *from)
     flight_fail(flight, task, &fault);
 }
 
-static void post(struct cuda_device *device, struct flight *flight, uint64_t elapsed_ns)
+static void post(struct cuda_device *device, struct device_list *list)
 {
-    struct device_list *list = flight->list;
-
-    list->error = flight->error;
-    list->failed_task = flight->failed_task;
-    if (flight->error != DJ_OK)
-        list->fault = flight->fault;
-    else
-        list->fault.code = DJ_OK;
-    list->elapsed_ns = elapsed_ns;
-    flight->list = NULL;
     pthread_mutex_lock(&device->mutex);
     device->stats.lists++;
     device->shown_stats = device->stats;
@@ -141,7 +131,16 @@ static void finish(struct cuda_device *device, struct lane *lane, struct flight 
                       NULL))
         milliseconds = 0;
     lane->flight_head++;
-    post(device, flight, milliseconds > 0 ? (uint64_t)((double)milliseconds * 1e6) : 0);
+    struct device_list *list = flight->list;
+    list->error = flight->error;
+    list->failed_task = flight->failed_task;
+    if (flight->error != DJ_OK)
+        list->fault = flight->fault;
+    else
+        list->fault.code = DJ_OK;
+    list->elapsed_ns = milliseconds > 0 ? (uint64_t)((double)milliseconds * 1e6) : 0;
+    flight->list = NULL;
+    post(device, list);
 }
 
 static void settle(struct cuda_device *device, struct lane *lane, const struct mark *mark)
@@ -185,20 +184,11 @@ bool lane_poll(struct cuda_device *device, struct lane *lane)
     return any;
 }
 
-void lane_fail_all(struct cuda_device *device, struct lane *lane, const struct fault *fault)
+void list_fail(struct cuda_device *device, struct device_list *list, const struct fault *fault)
 {
-    for (; lane->flight_head != lane->flight_tail; lane->flight_head++) {
-        struct flight *flight = &lane->flight[lane->flight_head % LANE_FLIGHTS_MAX];
-        if (flight->list == NULL)
-            continue;
-        flight->error = DJ_OK;
-        flight_fail(flight, UINT32_MAX, fault);
-        post(device, flight, 0);
-    }
-    lane->flight_issue = lane->flight_tail;
-    lane->mark_head = lane->mark_tail;
-    lane->read_head = lane->read_tail;
-    lane->pinned_ring.tail = lane->pinned_ring.head;
-    lane->args_ring.tail = lane->args_ring.head;
-    lane->has_program = false;
+    list->error = fault->code;
+    list->failed_task = UINT32_MAX;
+    list->fault = *fault;
+    list->elapsed_ns = 0;
+    post(device, list);
 }

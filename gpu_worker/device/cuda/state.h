@@ -117,7 +117,9 @@ struct cuda_device {
     struct operands asking;             // of the core's thread
     bool is_lost;
     struct fault lost;                  // why
-    uint64_t lost_incarnation;          // whose lists fail until one of another comes; 0: none told it
+    bool is_fenced;                     // an incarnation has lost the device: `fenced`, for the reason `fence`
+    uint64_t fenced;
+    struct fault fence;
     struct fault start_fault;           // why it could not start
     struct cuda_device_stats stats;
 
@@ -155,8 +157,8 @@ void lane_mark(struct cuda_device *device, struct lane *lane, struct flight *end
 bool lane_has_mark(const struct lane *lane);
 // Takes the marks that have come: true if there were any.
 bool lane_poll(struct cuda_device *device, struct lane *lane);
-// All flights, issued or not, fail with `fault`.
-void lane_fail_all(struct cuda_device *device, struct lane *lane, const struct fault *fault);
+// Gives a list back that is no flight (any more).
+void list_fail(struct cuda_device *device, struct device_list *list, const struct fault *fault);
 
 // issue.c: gives the next pieces of the lane's flights to CUDA: true if there were any.
 bool lane_issue(struct cuda_device *device, struct lane *lane);

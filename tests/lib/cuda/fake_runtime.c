@@ -40,7 +40,9 @@ FAKE(cudaDeviceReset, (void))
 {
     int early = fake_enter(F_cudaDeviceReset);
     fake_kill_everything();
-    fake_state.sticky = fake_state.last = CUDA_OK;
+    fake_state.last = CUDA_OK;
+    if (!fake_state.keeps_fault)
+        fake_state.sticky = CUDA_OK;
     fake_state.capturing = NULL;
     return fake_leave(early);
 }

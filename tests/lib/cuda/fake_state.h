@@ -98,7 +98,7 @@ struct fake_state {
     const char *failing;
     uint64_t fail_in, fault_in;
     int fail_error, sticky, last;
-    bool has_failed, is_held;
+    bool has_failed, is_held, keeps_fault;
     cuda_stream capturing;
 };
 extern struct fake_state fake_state;
