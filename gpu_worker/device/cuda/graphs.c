@@ -69,11 +69,11 @@ static bool find_place(struct cuda_device *device, uint32_t *ret)
 }
 
 // The steps of the lane's program as a graph of CUDA's, nothing of it run.
-// NOLINTNEXTLINE(readability-non-const-parameter): kernels write the fault word there
+// NOLINTNEXTLINE(readability-non-const-parameter): kernels write the report there
 static bool record(struct cuda_device *device, struct lane *lane, uint8_t *args, cuda_graph *ret, struct fault *fault)
 {
     const struct cuda_api *api = device->api;
-    struct launch launch = {.end = lane->program.steps, .args = args + FAULT_PLACE_BYTES, .fault_word = args};
+    struct launch launch = {.end = lane->program.steps, .args = args + REPORT_BYTES, .report = args};
     uint64_t launches = device->stats.launches;
     uint32_t task;
 
@@ -127,7 +127,7 @@ struct graph *graphs_choose(struct cuda_device *device, struct lane *lane)
     const struct cuda_program *program = &lane->program;
     struct fault fault = {.text = ""};
 
-    if (program->steps < GRAPH_STEPS_MIN || program->args_bytes > GRAPH_ARGS_BYTES - FAULT_PLACE_BYTES)
+    if (program->steps < GRAPH_STEPS_MIN || program->args_bytes > GRAPH_ARGS_BYTES - REPORT_BYTES)
         return NULL;
     struct graph *graph = find(device, cuda_program_key(program));
     if (graph == NULL)

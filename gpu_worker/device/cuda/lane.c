@@ -6,6 +6,7 @@
 
 #include "core/base/assert.h"
 #include "core/io/blob.h"
+#include "gpu_worker/kernels/failure.h"
 
 // Where `bytes` in one piece would begin; a piece does not go around the end.
 static uint64_t ring_start(const struct ring *ring, uint64_t bytes)
@@ -90,21 +91,18 @@ void lane_mark(struct cuda_device *device, struct lane *lane, struct flight *end
 }
 
 // The first failure of a list in the order of its tasks: kernels report after what the host saw.
-static void look_at_fault_word(struct flight *flight, const uint8_t *from)
+static void look_at_report(struct flight *flight, const uint8_t *from)
 {
-    uint64_t word;
+    struct cuda_report report;
     struct fault fault;
 
-    memcpy(&word, from, sizeof word);
-    if (word == 0)
-        return;
-    uint32_t task = cuda_fault_task(word);
-    enum dj_error error = cuda_fault_error(word);
-    if (flight->error != DJ_OK && flight->failed_task <= task)
+    memcpy(&report, from, sizeof report);
+    uint32_t task = cuda_report_task(&report);
+    if (report.first == 0 || (flight->error != DJ_OK && flight->failed_task <= task))
         return;
     const char *name = task < flight->list->tasks && flight->list->task[task].op != NULL ? flight->list->task[task].op->name
                                                                                          : "a kernel";
-    fault_set(&fault, error, "%s: %s", name, dj_error_text(error));
+    (void)failure_say(&fault, (enum failure)(uint32_t)report.first, name, report.value, report.size);
     flight->error = DJ_OK;
     flight_fail(flight, task, &fault);
 }
@@ -148,7 +146,7 @@ static void settle(struct cuda_device *device, struct lane *lane, const struct m
     for (; lane->read_head != mark->reads_end; lane->read_head++) {
         const struct read *read = &lane->read[lane->read_head % LANE_READS_MAX];
         if (read->to == NULL)
-            look_at_fault_word(read->flight, read->from);
+            look_at_report(read->flight, read->from);
         else
             memcpy(read->to, read->from, read->bytes);
     }

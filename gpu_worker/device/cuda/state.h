@@ -4,7 +4,7 @@
 // stalled lane never holds up the other. What was issued is closed by marks, events that say how far the rings are free again;
 // the mark of a flight's end is its own event. Marks come in order, so every ring and queue here is first in, first out.
 //
-//     submit -> queue -> flight (start event, pieces, end event) -> marks come: READs are copied out, fault words looked at
+//     submit -> queue -> flight (start event, pieces, end event) -> marks come: READs are copied out, reports looked at
 //            -> IO_DEVICE_DONE
 
 #ifndef GPU_WORKER_DEVICE_CUDA_STATE_H
@@ -26,7 +26,7 @@ enum {
     LANE_ARGS_BYTES = 8 << 20,                                  // device memory of a lane: arguments of launches
     SEGMENT_BYTES_MAX = 1 << 20,                                // arguments of one launch of a part of a program
     PLACE_ALIGNMENT = 256,
-    FAULT_PLACE_BYTES = 16,                                     // the fault word stands before the arguments
+    REPORT_BYTES = sizeof(struct cuda_report),                  // stands before the arguments
     GRAPH_ARGS_BYTES = 256 << 10,                               // programs with more are not captured
     GRAPH_KEYS_MAX = 256,                                       // programs that are watched for recurring
     GRAPH_STEPS_MIN = 2,                                        // below it a graph saves nothing
@@ -49,7 +49,7 @@ struct flight {
 
 struct read {                           // from pinned memory, once its mark has come
     const uint8_t *from;
-    uint8_t *to;                        // NULL: a fault word
+    uint8_t *to;                        // NULL: a report
     uint64_t bytes;
     struct flight *flight;
 };
@@ -167,7 +167,7 @@ bool lane_issue(struct cuda_device *device, struct lane *lane);
 bool program_launch(struct cuda_device *device, struct lane *lane, struct flight *flight);
 // Launches steps [first, end) with arguments at `args`, a device address that stands for program->args + args_offset; 0 and
 // `fault` on failure.
-struct launch { uint32_t first, end; uint32_t args_offset; uint8_t *args, *fault_word; };
+struct launch { uint32_t first, end; uint32_t args_offset; uint8_t *args, *report; };
 bool steps_launch(struct cuda_device *device, struct lane *lane, const struct launch *launch, uint32_t *ret_task, struct fault *fault);
 
 // graphs.c: the graph of the lane's program, captured if it is time to; NULL: launch it step by step.

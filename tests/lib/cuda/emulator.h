@@ -91,6 +91,7 @@ DJ_FN unsigned long long dj_atomic_cas(unsigned long long *at, unsigned long lon
         *at = value;
     return before;
 }
+DJ_FN void dj_fence() {}
 DJ_FN int dj_atomic_add(int *at, int value) { int before = *at; *at += value; return before; }
 DJ_FN int dj_atomic_max(int *at, int value) { int before = *at; *at = before > value ? before : value; return before; }
 DJ_FN double dj_product(double a, double b) { return a * b; }

@@ -25,7 +25,7 @@ enum operation_kind { COPY, FILL, LAUNCH, RECORD, WAIT, REPLAY };
 struct operation {
     struct operation *next;
     enum operation_kind kind;
-    uint8_t *to;    // COPY, FILL; the fault word
+    uint8_t *to;    // COPY, FILL; the report
     const uint8_t *from;
     size_t bytes;
     int value;
