@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/base/knobs.h"
 #include "core/base/log.h"
 
 #define USE_THE_CPU "; without --gpus, or with --gpus none, a worker uses the CPU"
@@ -182,6 +183,16 @@ enum dj_error gpu_check(int ordinal, struct fault *fault)
     return no_such_gpu(ordinal, load->devices, fault);
 }
 
+static bool is_full(void)
+{
+    return knob_take(KNOB_DEVICE_FULL);
+}
+
+static bool loses_all(void)
+{
+    return knob_take(KNOB_DEVICE_LOST);
+}
+
 enum dj_error gpu_make(int ordinal, uint64_t memory_bytes, const struct io_sink *sink, struct device_port **ret,
                        struct fault *fault)
 {
@@ -192,7 +203,8 @@ enum dj_error gpu_make(int ordinal, uint64_t memory_bytes, const struct io_sink 
         error = gpus_module(&module, fault);
     if (error != DJ_OK)
         return error;
-    struct cuda_module_config config = {.ordinal = ordinal, .memory_bytes = memory_bytes, .sink = sink};
+    struct cuda_module_config config = {
+        .ordinal = ordinal, .memory_bytes = memory_bytes, .chaos = {.is_full = is_full, .loses_all = loses_all}, .sink = sink};
     return module->make(&config, ret, fault);
 }
 

@@ -6,7 +6,7 @@
 // Completion comes back as IO_DEVICE_DONE, of several lists in any order.
 //
 // A device may be lost with all that it holds (a GPU's sticky error): the list that meets it and all further lists of that incarnation fail with DJ_E_DEVICE_LOST.
-// The first list of another incarnation finds the device anew, its region's contents undefined.
+// Lists of another incarnation find the device anew, its region's contents undefined; or it is gone, then they fail too.
 //
 // CUDA fits unchanged: the region is one cudaMalloc, scalars are
 // kernel arguments, READ and WRITE are asynchronous copies through pinned staging, streams and `after` are streams and events.
@@ -33,6 +33,7 @@ struct device_info {
     uint64_t capacity_bytes;
     uint32_t threads;
     uint32_t lives;                             // how often the device was lost: changes before such a list comes back
+    bool is_gone;                               // lost, and cannot be made anew in this process: nothing will run any more
     uint8_t ops[OP_LIMIT / 8];                  // bit per op number: the capability
 };
 

@@ -293,6 +293,10 @@ static enum dj_error worker_start(struct actor *self, void *state, const void *a
     struct worker *worker = state;
     worker->self = self;
     worker->config = *(const struct worker_config *)argument;
+    if (worker->config.devices > 0 && worker->config.device[0]->info->is_gone) {
+        log_write(LOG_ERROR, "worker", "the device is gone for as long as this process lives: it ends, to be started again");
+        return DJ_E_DEVICE_LOST;
+    }
     if (worker->config.devices > 0 && worker->config.device[0]->info->lives > 0)
         worker->config.incarnation = hash_mix(worker->config.incarnation, (uint64_t)worker->config.device[0]->info->lives << 32);
     worker->incarnation = worker->config.incarnation;

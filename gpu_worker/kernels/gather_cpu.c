@@ -9,12 +9,14 @@
 #include <string.h>
 
 #include "core/base/assert.h"
+#include "gpu_worker/kernels/failure.h"
 #include "gpu_worker/kernels/index.h"
 
 struct check {
     convert_function to_i64;
     int64_t size, bad;
-    bool may_wrap, is_bad;
+    const char *bad_at;    // the first in memory; NULL: none
+    bool may_wrap;
 };
 
 static void check_row(void *context, char *const at[], const int64_t step[], int64_t n)
@@ -26,7 +28,10 @@ static void check_row(void *context, char *const at[], const int64_t step[], int
         check->to_i64(at[0] + start * step[0], step[0], (char *)block, 8, count);
         for (int64_t i = 0; i < count; i++)
             if (block[i] >= check->size || block[i] < (check->may_wrap ? -check->size : 0)) {
-                check->is_bad = true;
+                const char *place = at[0] + (start + i) * step[0];
+                if (check->bad_at != NULL && place >= check->bad_at)
+                    continue;
+                check->bad_at = place;
                 check->bad = block[i];
             }
     }
@@ -40,10 +45,7 @@ enum dj_error index_check(const struct kernel_call *call, const struct tensor *i
     loop_add(&loop, index);
     loop_finish(&loop, true);
     loop_run(&loop, NULL, check_row, &check);
-    if (check.is_bad)
-        return fault_set(call->fault, DJ_E_INDEX, "%s: index %lld is out of range for a dimension of size %lld", call->op->name,
-                         (long long)check.bad, (long long)size);
-    return DJ_OK;
+    return check.bad_at == NULL ? DJ_OK : failure_say(call->fault, FAILURE_INDEX, call->op->name, check.bad, size);
 }
 
 bool index_dtype(enum dtype dtype)

@@ -8,9 +8,9 @@
 // Sums over rows are one chain of doubles in order. Classes and indices are checked before anything is written.
 
 #include "gpu_worker/kernels/cpu.h"
+#include "gpu_worker/kernels/failure.h"
 #include "gpu_worker/kernels/index.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -93,7 +93,7 @@ static enum dj_error classes_check(const struct kernel_call *call, const struct 
 {
     for (int64_t i = 0; i < p->rows; i++)
         if (p->class[i] != p->ignored && (p->class[i] < 0 || p->class[i] >= p->classes))
-            return fault_set(call->fault, DJ_E_INDEX, "Target %" PRId64 " is out of bounds.", p->class[i]);
+            return failure_say(call->fault, FAILURE_CLASS, call->op->name, p->class[i], p -> classes);
     return DJ_OK;
 }
 

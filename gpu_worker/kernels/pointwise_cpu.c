@@ -9,6 +9,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "gpu_worker/kernels/failure.h"
+
 #define T double
 #define FUNCTION(name) f64_##name
 #define KIND_FLOAT 1
@@ -186,7 +188,7 @@ static enum dj_error check_divisor(const struct kernel_call *call, const struct 
     loop_add(&loop, &call->in[1]);
     loop_finish(&loop, true);
     loop_run(&loop, NULL, divisor_row, &check);
-    return check.divides_by_zero ? fault_set(call->fault, DJ_E_INVALID, "%s: integer division by zero", call->op->name) : DJ_OK;
+    return check.divides_by_zero ? failure_say(call->fault, FAILURE_DIVISOR, call->op->name, 0, 0) : DJ_OK;
 }
 
 static enum dj_error pointwise_run(const struct kernel_call *call)

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "gpu_worker/kernels/failure.h"
 #include "gpu_worker/kernels/philox.h"
 
 struct entry {
@@ -350,7 +351,7 @@ static enum dj_error multinomial_run(const struct kernel_call *call)
     for (int64_t row = 0; row < rows; row++) {
         double total;
         if (!weights_are_valid(weight + row * classes, classes, &total))
-            return fault_set(call->fault, DJ_E_INVALID, "MULTINOMIAL: probabilities must be finite, not negative and not all 0");
+            return failure_say(call->fault, FAILURE_PROBABILITIES, call->op->name, 0, 0);
         draw_row(call, weight + row * classes, classes, total, row, entry, spare, (int64_t *)out->data + row * count);
     }
     return DJ_OK;

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from live import DJINN, DONE, NO_DEVICE, READY_S, USAGE, Pool, Process, wait_until
 
+ROOT = Path(__file__).resolve().parents[2]
 EMULATED = Path(DJINN).parents[1] / "lib" / "libdjinn_cuda_emulated.so"
 
 
@@ -67,3 +71,31 @@ def test_a_module_that_is_none_is_refused_with_the_remedy(pool: Pool) -> None:
     pool.environment["DJINN_CUDA_MODULE"] = os.fspath(torn)
     said = pool.refused(NO_DEVICE, "start", "--worker", "--gpus", "0")
     assert os.fspath(torn) in said and "nvcc" in said
+
+
+SCENARIO = """
+name: faults-of-a-gpu
+text: a GPU that has no memory once, and then loses everything
+program: [{program}, --tokens, "8", --width, "32", --layers, "1", --vocabulary, "64", --prompt, "4"]
+workers: 1
+worker: [--gpus, "0"]
+events:
+  - {{after: 3, do: oom, name: serving, count: 1}}
+  - {{after: 5, do: device-lost, name: serving}}
+"""
+
+
+def test_faults_on_request_reach_a_worker_on_a_gpu_and_change_no_result(gpus: Pool) -> None:
+    if importlib.util.find_spec("transformers") is None:
+        pytest.skip("no transformers: the program of the scenario needs it")
+    scenario = gpus.folder / "faults.yaml"
+    scenario.write_text(SCENARIO.format(program=os.path.relpath(ROOT / "chaos" / "scenarios" / "generate.py", gpus.folder)))
+    done = subprocess.run(
+        [DJINN, "chaos", "run", scenario],
+        env=os.environ | gpus.environment | {"DJINN_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == DONE and "1 held" in done.stdout, done.stdout + done.stderr

@@ -164,47 +164,52 @@ static const struct device_list *first_out(const struct cuda_device *device)
     return NULL;
 }
 
-// The device made anew, with a new context of CUDA's; what was submitted meanwhile, nothing of it begun, goes there.
+// The device made anew, with a new context of CUDA's. Where that fails there is none any more.
 static void revive(struct cuda_device *device)
 {
-    struct device_list *list[DEVICE_STREAMS * LANE_FLIGHTS_MAX];
-    uint32_t lists = 0;
+    struct fault fault;
 
-    for (uint32_t i = 0; i < DEVICE_STREAMS; i++)
-        for (struct lane *lane = &device->lane[i]; lane->flight_head != lane->flight_tail; lane->flight_head++)
-            list[lists++] = lane->flight[lane->flight_head % LANE_FLIGHTS_MAX].list;
     device_release(device);
     device->is_lost = false;
-    enum dj_error error = device_reserve(device, &device->start_fault);
-    device->is_lost = device->is_lost || error != DJ_OK;
-    if (error != DJ_OK)
-        device->lost = device->start_fault;
-    device->lost_incarnation = 0;
-    log_write(error == DJ_OK ? LOG_INFO : LOG_ERROR, "device", "GPU %d (%s) %s", device->config.ordinal, device->info.name,
-              error == DJ_OK ? "was made anew" : device->start_fault.text);
-    for (uint32_t i = 0; i < lists; i++)
-        add_flight(&device->lane[list[i]->stream], list[i]);
+    enum dj_error error = device_reserve(device, &fault);
+    if (error == DJ_OK && device->is_lost)
+        fault = device->lost;
+    if (error == DJ_OK && !device->is_lost) {
+        log_write(LOG_INFO, "device", "GPU %d (%s) was made anew", device->config.ordinal, device->info.name);
+        return;
+    }
+    device_release(device);
+    device->is_lost = device->info.is_gone = true;
+    log_write(LOG_ERROR, "device", "GPU %d (%s) cannot be made anew, which takes a new process: %s", device->config.ordinal,
+              device->info.name, fault.text);
 }
 
-// All lists of the incarnation that lost the device fail; the first one of another finds it made anew.
+// All lists of the incarnation that lost the device fail, once the device is there for another: whoever hears of the loss may count on that.
 static bool after_loss(struct cuda_device *device)
 {
+    struct device_list *list[DEVICE_STREAMS * LANE_FLIGHTS_MAX];
     const struct device_list *first = first_out(device);
+    uint32_t lists = 0;
 
     if (first == NULL)
         return false;
-    if (device->lost_incarnation != 0 && first->incarnation != device->lost_incarnation) {
-        revive(device);
-        if (!device->is_lost)
-            return true;
-    }
-    if (device->lost_incarnation != first->incarnation) {
-        device->lost_incarnation = first->incarnation;
+    if (!device->info.is_gone) {
+        device->is_fenced = true;
+        device->fenced = first->incarnation;
+        device->fence = device->lost;
+        device->fence.code = DJ_E_DEVICE_LOST;
         device->info.lives++;
     }
-    device->lost.code = DJ_E_DEVICE_LOST;
     for (uint32_t i = 0; i < DEVICE_STREAMS; i++)
-        lane_fail_all(device, &device->lane[i], &device->lost);
+        for (struct lane *lane = &device->lane[i]; lane->flight_head != lane->flight_tail; lane->flight_head++)
+            list[lists++] = lane->flight[lane->flight_head % LANE_FLIGHTS_MAX].list;
+    if (!device->info.is_gone)
+        revive(device);
+    for (uint32_t i = 0; i < lists; i++)
+        if (device->info.is_gone || list[i]->incarnation == device->fenced)
+            list_fail(device, list[i], &device->fence);
+        else
+            add_flight(&device->lane[list[i]->stream], list[i]);
     return true;
 }
 

@@ -9,8 +9,8 @@
 // copied out of it when its event has come. Recurring programs (equal steps, three times) are captured as CUDA graphs; least
 // recently used ones go beyond CUDA_GRAPHS_MAX.
 //
-// An error that CUDA calls sticky loses the device with all that it holds: lists of that incarnation fail with DJ_E_DEVICE_LOST (core/io/device.h), and the first list of
-// another finds it made anew, with the same region's size and a new context of CUDA's.
+// An error that CUDA calls sticky loses the device with all that it holds: lists of that incarnation fail with DJ_E_DEVICE_LOST (core/io/device.h). Before they come back
+// the device was made anew for another, with the same region's size and a new context of CUDA's; where CUDA gives no other context to this process, it is gone.
 
 #ifndef GPU_WORKER_DEVICE_CUDA_CUDA_DEVICE_H
 #define GPU_WORKER_DEVICE_CUDA_CUDA_DEVICE_H
@@ -30,6 +30,9 @@ enum { CUDA_GRAPHS_MAX = 64, CUDA_GRAPH_AFTER = 3, CUDA_STAGING_BYTES = 64 << 20
 // Device code by family (enum cuda_family): fatbins; the module's images, or those of a test's fake.
 struct cuda_image { const void *data; size_t bytes; };
 
+// Faults on request (`djinn chaos`), asked for once a list; NULL: there are none.
+struct cuda_chaos { bool (*is_full)(void), (*loses_all)(void); };
+
 struct cuda_device_config {
     uint32_t index;                     // comes back in IO_DEVICE_DONE
     int ordinal;                        // the GPU, as CUDA counts
@@ -39,6 +42,7 @@ struct cuda_device_config {
     const struct cublaslt_api *blas;    // NULL: absent
     const struct cudnn_api *dnn;        // NULL: absent
     const struct cuda_image *image;     // CUDA_FAMILIES of them
+    struct cuda_chaos chaos;
     const struct io_sink *sink;         // gets IO_DEVICE_DONE; must outlive the device
 };
 

@@ -66,7 +66,7 @@ static bool find_run(const struct graphs *graphs, uint32_t units, uint32_t *ret)
 // A place for so many bytes of arguments; captured graphs that were used longest ago make room if need be. False: those that are left run.
 static bool find_place(struct cuda_device *device, uint32_t args_bytes, struct graph *ret)
 {
-    ret->units = (FAULT_PLACE_BYTES + args_bytes + GRAPH_UNIT_BYTES - 1) / GRAPH_UNIT_BYTES;
+    ret->units = (REPORT_BYTES + args_bytes + GRAPH_UNIT_BYTES - 1) / GRAPH_UNIT_BYTES;
     while (device->stats.graphs >= CUDA_GRAPHS_MAX || !find_run(&device->graphs, ret->units, &ret->place)) {
         struct graph *oldest = NULL;
         for (uint32_t i = 0; i < GRAPH_KEYS_MAX; i++) {
@@ -82,11 +82,11 @@ static bool find_place(struct cuda_device *device, uint32_t args_bytes, struct g
 }
 
 // The steps of the lane's program as a graph of CUDA's, nothing of it run.
-// NOLINTNEXTLINE(readability-non-const-parameter): kernels write the fault word there
+// NOLINTNEXTLINE(readability-non-const-parameter): kernels write the report there
 static bool record(struct cuda_device *device, struct lane *lane, uint8_t *args, cuda_graph *ret, struct fault *fault)
 {
     const struct cuda_api *api = device->api;
-    struct launch launch = {.end = lane->program.steps, .args = args + FAULT_PLACE_BYTES, .fault_word = args};
+    struct launch launch = {.end = lane->program.steps, .args = args + REPORT_BYTES, .report = args};
     uint64_t launches = device->stats.launches;
     uint32_t task;
 
@@ -140,7 +140,7 @@ struct graph *graphs_choose(struct cuda_device *device, struct lane *lane)
     const struct cuda_program *program = &lane->program;
     struct fault fault = {.text = ""};
 
-    if (program->steps < GRAPH_STEPS_MIN || program->args_bytes > GRAPH_ARGS_BYTES_MAX - FAULT_PLACE_BYTES)
+    if (program->steps < GRAPH_STEPS_MIN || program->args_bytes > GRAPH_ARGS_BYTES_MAX - REPORT_BYTES)
         return NULL;
     struct graph *graph = find(device, cuda_program_key(program));
     if (graph == NULL)

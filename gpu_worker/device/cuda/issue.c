@@ -30,9 +30,30 @@ static bool wait_for_after(struct cuda_device *device, struct lane *lane, const 
     return true;
 }
 
+// Faults that a list meets before any of its tasks: `djinn chaos` has asked for them, or its incarnation has lost the device. False: now the
+// device is lost.
+static bool meet_faults(struct cuda_device *device, struct flight *flight)
+{
+    const struct device_list *list = flight->list;
+    const struct cuda_chaos *chaos = &device->config.chaos;
+    struct fault fault;
+
+    if (device->is_fenced && list->incarnation == device->fenced) {
+        flight_fail(flight, UINT32_MAX, &device->fence);
+    } else if (list->tasks > 0 && list->incarnation != 0 && chaos->loses_all != NULL && chaos->loses_all()) {
+        fault_set(&device->lost, DJ_E_DEVICE_LOST, "GPU %d (%s): %s", device->config.ordinal, device->info.name,
+                  dj_error_text(DJ_E_DEVICE_LOST));
+        device->is_lost = true;
+    } else if (list->tasks > 0 && chaos->is_full != NULL && chaos->is_full()) {
+        fault_set(&fault, DJ_E_DEVICE_MEMORY, "%s", dj_error_text(DJ_E_DEVICE_MEMORY));
+        flight_fail(flight, 0, &fault);
+    }
+    return !device->is_lost;
+}
+
 static bool start(struct cuda_device *device, struct lane *lane, struct flight *flight)
 {
-    if (!wait_for_after(device, lane, flight))
+    if (!wait_for_after(device, lane, flight) || !meet_faults(device, flight))
         return false;
     flight->is_started = true;
     flight_check(device, flight, UINT32_MAX, device->api->cudaEventRecord(flight->start, lane->stream), "recording an event");

@@ -6,6 +6,7 @@
 
 #include "core/base/assert.h"
 #include "core/io/blob.h"
+#include "gpu_worker/kernels/failure.h"
 
 // Where `bytes` in one piece would begin; a piece does not go around the end.
 static uint64_t ring_start(const struct ring *ring, uint64_t bytes)
@@ -90,37 +91,24 @@ void lane_mark(struct cuda_device *device, struct lane *lane, struct flight *end
 }
 
 // The first failure of a list in the order of its tasks: kernels report after what the host saw.
-static void look_at_fault_word(struct flight *flight, const uint8_t *from)
+static void look_at_report(struct flight *flight, const uint8_t *from)
 {
-    uint64_t word;
+    struct cuda_report report;
     struct fault fault;
 
-    memcpy(&word, from, sizeof word);
-    if (word == 0)
-        return;
-    uint32_t task = cuda_fault_task(word);
-    enum dj_error error = cuda_fault_error(word);
-    if (flight->error != DJ_OK && flight->failed_task <= task)
+    memcpy(&report, from, sizeof report);
+    uint32_t task = cuda_report_task(&report);
+    if (report.first == 0 || (flight->error != DJ_OK && flight->failed_task <= task))
         return;
     const char *name = task < flight->list->tasks && flight->list->task[task].op != NULL ? flight->list->task[task].op->name
                                                                                          : "a kernel";
-    fault_set(&fault, error, "%s: %s", name, dj_error_text(error));
+    (void)failure_say(&fault, (enum failure)(uint32_t)report.first, name, report.value, report.size);
     flight->error = DJ_OK;
     flight_fail(flight, task, &fault);
 }
 
-static void post(struct cuda_device *device, struct flight *flight, uint64_t elapsed_ns)
+static void post(struct cuda_device *device, struct device_list *list)
 {
-    struct device_list *list = flight->list;
-
-    list->error = flight->error;
-    list->failed_task = flight->failed_task;
-    if (flight->error != DJ_OK)
-        list->fault = flight->fault;
-    else
-        list->fault.code = DJ_OK;
-    list->elapsed_ns = elapsed_ns;
-    flight->list = NULL;
     pthread_mutex_lock(&device->mutex);
     device->stats.lists++;
     device->shown_stats = device->stats;
@@ -145,7 +133,16 @@ static void finish(struct cuda_device *device, struct lane *lane, struct flight 
         flight->graph->elapsed_ns = elapsed_ns;
     lane->flight_head++;
     lane->ended_ns = device_now_ns();
-    post(device, flight, elapsed_ns);
+    struct device_list *list = flight->list;
+    list->error = flight->error;
+    list->failed_task = flight->failed_task;
+    if (flight->error != DJ_OK)
+        list->fault = flight->fault;
+    else
+        list->fault.code = DJ_OK;
+    list->elapsed_ns = elapsed_ns;
+    flight->list = NULL;
+    post(device, list);
 }
 
 static void settle(struct cuda_device *device, struct lane *lane, const struct mark *mark)
@@ -153,7 +150,7 @@ static void settle(struct cuda_device *device, struct lane *lane, const struct m
     for (; lane->read_head != mark->reads_end; lane->read_head++) {
         const struct read *read = &lane->read[lane->read_head % LANE_READS_MAX];
         if (read->to == NULL)
-            look_at_fault_word(read->flight, read->from);
+            look_at_report(read->flight, read->from);
         else
             memcpy(read->to, read->from, read->bytes);
     }
@@ -189,20 +186,11 @@ bool lane_poll(struct cuda_device *device, struct lane *lane)
     return any;
 }
 
-void lane_fail_all(struct cuda_device *device, struct lane *lane, const struct fault *fault)
+void list_fail(struct cuda_device *device, struct device_list *list, const struct fault *fault)
 {
-    for (; lane->flight_head != lane->flight_tail; lane->flight_head++) {
-        struct flight *flight = &lane->flight[lane->flight_head % LANE_FLIGHTS_MAX];
-        if (flight->list == NULL)
-            continue;
-        flight->error = DJ_OK;
-        flight_fail(flight, UINT32_MAX, fault);
-        post(device, flight, 0);
-    }
-    lane->flight_issue = lane->flight_tail;
-    lane->mark_head = lane->mark_tail;
-    lane->read_head = lane->read_tail;
-    lane->pinned_ring.tail = lane->pinned_ring.head;
-    lane->args_ring.tail = lane->args_ring.head;
-    lane->has_program = false;
+    list->error = fault->code;
+    list->failed_task = UINT32_MAX;
+    list->fault = *fault;
+    list->elapsed_ns = 0;
+    post(device, list);
 }

@@ -1,5 +1,5 @@
 // Launch: a program's steps on a lane's stream. Step by step, the arguments go to the device part by part, each part with its
-// fault word before it: 16 bytes of zeros that kernels write to. As a graph, they go to the graph's own place.
+// report before it, zeros that kernels write to. As a graph, they go to the graph's own place.
 
 #include "gpu_worker/device/cuda/state.h"
 
@@ -12,9 +12,9 @@ static uint32_t step_bytes(const struct cuda_step *step)
 
 static int launch_kernel(struct cuda_device *device, struct lane *lane, const struct cuda_step *step, const struct launch *launch)
 {
-    const void *args = launch->args + (step->args_offset - launch->args_offset), *fault_word = launch->fault_word;
+    const void *args = launch->args + (step->args_offset - launch->args_offset), *report = launch->report;
     unsigned task = step->task;
-    void *parameter[] = {&args, &fault_word, &task};
+    void *parameter[] = {&args, &report, &task};
 
     device->stats.launches++;
     return device->api->cudaLaunchKernel(device->functions.kernel[step->function],
@@ -48,26 +48,25 @@ bool steps_launch(struct cuda_device *device, struct lane *lane, const struct la
     return true;
 }
 
-// The arguments and before them a zeroed fault word, on their way to `to`; the fault word's way back comes after the steps.
+// The arguments and before them a zeroed report, on their way to `to`; the report's way back comes after the steps.
 static bool send_args(struct cuda_device *device, struct lane *lane, uint8_t *pinned, const uint8_t *args, uint32_t bytes,
                       uint8_t *to, struct fault *fault)
 {
-    memset(pinned, 0, FAULT_PLACE_BYTES);
-    memcpy(pinned + FAULT_PLACE_BYTES, args, bytes);
-    return device_check(device,
-                        device->api->cudaMemcpyAsync(to, pinned, FAULT_PLACE_BYTES + bytes, CUDA_HOST_TO_DEVICE, lane->stream),
+    memset(pinned, 0, REPORT_BYTES);
+    memcpy(pinned + REPORT_BYTES, args, bytes);
+    return device_check(device, device->api->cudaMemcpyAsync(to, pinned, REPORT_BYTES + bytes, CUDA_HOST_TO_DEVICE, lane->stream),
                         "copying arguments", fault);
 }
 
-static void read_fault_word(struct cuda_device *device, struct lane *lane, struct flight *flight, uint32_t task, uint8_t *pinned,
-                            const uint8_t *from)
+static void read_report(struct cuda_device *device, struct lane *lane, struct flight *flight, uint32_t task, uint8_t *pinned,
+                        const uint8_t *from)
 {
     if (!lane->program.may_fault)
         return;
-    memset(pinned, 0, FAULT_PLACE_BYTES);
-    int code = device->api->cudaMemcpyAsync(pinned, from, sizeof(uint64_t), CUDA_DEVICE_TO_HOST, lane->stream);
+    memset(pinned, 0, REPORT_BYTES);
+    int code = device->api->cudaMemcpyAsync(pinned, from, REPORT_BYTES, CUDA_DEVICE_TO_HOST, lane->stream);
     if (flight_check(device, flight, task, code, "copying from the device"))
-        lane_add_read(lane, &(struct read){.from = pinned, .bytes = sizeof(uint64_t), .flight = flight});
+        lane_add_read(lane, &(struct read){.from = pinned, .bytes = REPORT_BYTES, .flight = flight});
 }
 
 // Steps from the lane's on whose arguments fit a segment. False: no room now.
@@ -95,13 +94,13 @@ static bool launch_segment(struct cuda_device *device, struct lane *lane, struct
         lane->step = program->steps;
         return true;
     }
-    uint64_t all = FAULT_PLACE_BYTES + bytes;
-    if (!lane_has_room(device, lane, all + FAULT_PLACE_BYTES, all, 1))
+    uint64_t all = REPORT_BYTES + bytes;
+    if (!lane_has_room(device, lane, all + REPORT_BYTES, all, 1))
         return false;
-    uint8_t *pinned = lane_take_pinned(lane, all + FAULT_PLACE_BYTES);
-    launch.fault_word = lane_take_args(lane, all);
-    launch.args = launch.fault_word + FAULT_PLACE_BYTES;
-    if (send_args(device, lane, pinned, program->args + launch.args_offset, bytes, launch.fault_word, &fault) &&
+    uint8_t *pinned = lane_take_pinned(lane, all + REPORT_BYTES);
+    launch.report = lane_take_args(lane, all);
+    launch.args = launch.report + REPORT_BYTES;
+    if (send_args(device, lane, pinned, program->args + launch.args_offset, bytes, launch.report, &fault) &&
         steps_launch(device, lane, &launch, &task, &fault)) {
         lane->step = launch.end;
     } else {
@@ -110,24 +109,24 @@ static bool launch_segment(struct cuda_device *device, struct lane *lane, struct
     }
     // Also after a failure: a kernel launched before it may have failed earlier.
     if (!device->is_lost)
-        read_fault_word(device, lane, flight, task, pinned + all, launch.fault_word);
+        read_report(device, lane, flight, task, pinned + all, launch.report);
     return true;
 }
 
 static bool launch_graph(struct cuda_device *device, struct lane *lane, struct flight *flight, struct graph *graph)
 {
     const struct cuda_program *program = &lane->program;
-    uint64_t all = FAULT_PLACE_BYTES + program->args_bytes;
+    uint64_t all = REPORT_BYTES + program->args_bytes;
     struct fault fault = {.text = ""};
     uint32_t task = program->step[0].task;
 
-    uint8_t *pinned = lane_take_pinned(lane, all + FAULT_PLACE_BYTES), *to = graph_args(device, graph);
+    uint8_t *pinned = lane_take_pinned(lane, all + REPORT_BYTES), *to = graph_args(device, graph);
     graph->flight = lane->flight_issue;
     if (send_args(device, lane, pinned, program->args, program->args_bytes, to, &fault) &&
         device_check(device, device->api->cudaGraphLaunch(graph->exec, lane->stream), "launching a graph", &fault)) {
         device->stats.graph_launches++;
         flight->graph = graph;
-        read_fault_word(device, lane, flight, task, pinned + all, to);
+        read_report(device, lane, flight, task, pinned + all, to);
     } else {
         flight_fail(flight, task, &fault);
     }
@@ -139,9 +138,8 @@ bool program_launch(struct cuda_device *device, struct lane *lane, struct flight
 {
     if (lane->step == 0 && lane->program.steps > 0 && lane == &device->lane[DEVICE_COMPUTE] && flight->error == DJ_OK) {
         // Room first, so that a program which has to wait is not counted twice.
-        if (lane->program.args_bytes <= GRAPH_ARGS_BYTES_MAX - FAULT_PLACE_BYTES &&
-            !lane_has_room(device, lane, lane->program.args_bytes + 2 * FAULT_PLACE_BYTES,
-                           lane->program.args_bytes + FAULT_PLACE_BYTES, 1))
+        if (lane->program.args_bytes <= GRAPH_ARGS_BYTES_MAX - REPORT_BYTES &&
+            !lane_has_room(device, lane, lane->program.args_bytes + 2 * REPORT_BYTES, lane->program.args_bytes + REPORT_BYTES, 1))
             return false;
         struct graph *graph = graphs_choose(device, lane);
         if (graph != NULL)

@@ -57,6 +57,7 @@ static enum dj_error make(const struct cuda_module_config *config, struct device
                                         .blas = load->has_blas ? &load->blas : NULL,
                                         .dnn = load->has_dnn ? &load->dnn : NULL,
                                         .image = cuda_images(),
+                                        .chaos = config->chaos,
                                         .sink = config->sink};
     return cuda_device_make(&device, ret, fault);
 }

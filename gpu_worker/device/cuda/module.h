@@ -6,12 +6,20 @@
 
 #include "core/io/device.h"
 #include "core/io/io.h"
+#include "gpu_worker/device/cuda/cuda_device.h"
 #include "gpu_worker/device/cuda/load.h"
 
-enum { CUDA_MODULE_VERSION = 1 };
+enum { CUDA_MODULE_VERSION = 2 };
 #define CUDA_MODULE_SYMBOL "djinn_cuda_module"
 
-struct cuda_module_config { uint32_t index; int ordinal; uint64_t memory_bytes; bool allows_tf32; const struct io_sink *sink; };
+struct cuda_module_config {
+    uint32_t index;
+    int ordinal;
+    uint64_t memory_bytes;
+    bool allows_tf32;
+    struct cuda_chaos chaos;            // the program's: the module's own knobs are never set
+    const struct io_sink *sink;
+};
 
 struct cuda_module {
     uint32_t version;                   // CUDA_MODULE_VERSION, else it is not used

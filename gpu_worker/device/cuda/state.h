@@ -4,7 +4,7 @@
 // stalled lane never holds up the other. What was issued is closed by marks, events that say how far the rings are free again;
 // the mark of a flight's end is its own event. Marks come in order, so every ring and queue here is first in, first out.
 //
-//     submit -> queue -> flight (start event, pieces, end event) -> marks come: READs are copied out, fault words looked at
+//     submit -> queue -> flight (start event, pieces, end event) -> marks come: READs are copied out, reports looked at
 //            -> IO_DEVICE_DONE
 
 #ifndef GPU_WORKER_DEVICE_CUDA_STATE_H
@@ -26,7 +26,7 @@ enum {
     LANE_ARGS_BYTES = 8 << 20,                                  // device memory of a lane: arguments of launches
     SEGMENT_BYTES_MAX = 1 << 20,                                // arguments of one launch of a part of a program
     PLACE_ALIGNMENT = 256,
-    FAULT_PLACE_BYTES = 16,                                     // the fault word stands before the arguments
+    REPORT_BYTES = sizeof(struct cuda_report),                  // stands before the arguments
     GRAPH_UNIT_BYTES = 32 << 10,                                // arguments of captured programs lie in runs of units
     GRAPH_UNITS = 512,
     GRAPH_ARGS_BYTES_MAX = LANE_ARGS_BYTES / 4,                 // programs with more are not captured
@@ -53,7 +53,7 @@ struct flight {
 
 struct read {                           // from pinned memory, once its mark has come
     const uint8_t *from;
-    uint8_t *to;                        // NULL: a fault word
+    uint8_t *to;                        // NULL: a report
     uint64_t bytes;
     struct flight *flight;
 };
@@ -123,7 +123,9 @@ struct cuda_device {
     struct operands asking;             // of the core's thread
     bool is_lost;
     struct fault lost;                  // why
-    uint64_t lost_incarnation;          // whose lists fail until one of another comes; 0: none told it
+    bool is_fenced;                     // an incarnation has lost the device: `fenced`, for the reason `fence`
+    uint64_t fenced;
+    struct fault fence;
     struct fault start_fault;           // why it could not start
     struct cuda_device_stats stats;
 
@@ -161,8 +163,8 @@ void lane_mark(struct cuda_device *device, struct lane *lane, struct flight *end
 bool lane_has_mark(const struct lane *lane);
 // Takes the marks that have come: true if there were any.
 bool lane_poll(struct cuda_device *device, struct lane *lane);
-// All flights, issued or not, fail with `fault`.
-void lane_fail_all(struct cuda_device *device, struct lane *lane, const struct fault *fault);
+// Gives a list back that is no flight (any more).
+void list_fail(struct cuda_device *device, struct device_list *list, const struct fault *fault);
 
 // issue.c: gives the next pieces of the lane's flights to CUDA: true if there were any.
 bool lane_issue(struct cuda_device *device, struct lane *lane);
@@ -171,7 +173,7 @@ bool lane_issue(struct cuda_device *device, struct lane *lane);
 bool program_launch(struct cuda_device *device, struct lane *lane, struct flight *flight);
 // Launches steps [first, end) with arguments at `args`, a device address that stands for program->args + args_offset; 0 and
 // `fault` on failure.
-struct launch { uint32_t first, end; uint32_t args_offset; uint8_t *args, *fault_word; };
+struct launch { uint32_t first, end; uint32_t args_offset; uint8_t *args, *report; };
 bool steps_launch(struct cuda_device *device, struct lane *lane, const struct launch *launch, uint32_t *ret_task, struct fault *fault);
 
 // graphs.c: the graph of the lane's program, captured if it is time to; NULL: launch it step by step.

@@ -2,7 +2,7 @@
 // machine's cores, thread by thread (tests/lib/cuda/emulator.h defines there what is a word of CUDA's here). So kernels use only what stands in this file,
 // besides C++17 without its library, threadIdx, blockIdx, blockDim and gridDim.
 //
-//     DJ_KERNEL(softmax_f32, struct softmax_args, 256) { ... args->x ... dj_sync(); ... dj_fail(fault, task, DJ_E_INDEX); }
+//     DJ_KERNEL(softmax_f32, struct softmax_args, 256) { ... args->x ... dj_sync(); ... dj_fail(fault, task, FAILURE_INDEX, i, index, size); }
 //
 // gives extern "C" softmax_f32(const struct softmax_args *args, unsigned long long *fault, unsigned task) for blocks of at most 256 threads. DJ_KERNEL_OF
 // also says how many such blocks a multiprocessor is to hold: registers are given out accordingly, without it the compiler prefers few of them and lets
@@ -17,6 +17,8 @@
 #include <stdint.h>
 
 #include "gpu_worker/kernels/cuda/loop.h"
+#include "gpu_worker/kernels/cuda/report.h"
+#include "gpu_worker/kernels/failure.h"
 
 #if defined(__CUDACC__)
 #include <math.h>
@@ -64,6 +66,7 @@ DJ_FN unsigned long long dj_atomic_cas(unsigned long long *at, unsigned long lon
 {
     return atomicCAS(at, expected, value);
 }
+DJ_FN void dj_fence() { __threadfence(); }
 DJ_FN int dj_atomic_add(int *at, int value) { return atomicAdd(at, value); }
 DJ_FN int dj_atomic_max(int *at, int value) { return atomicMax(at, value); }
 DJ_FN uint32_t dj_float_bits(float x) { return __float_as_uint(x); }
@@ -146,9 +149,33 @@ DJ_FN int64_t dj_at(const struct loop *loop, uint32_t which, int64_t index)
     return loop->rank == 0 ? 0 : offset + index * loop->stride[which][0];
 }
 
-DJ_FN void dj_fail(unsigned long long *fault, unsigned task, unsigned error)
+// Reports that a value cannot be used (report.h). `position` orders values of one task: the lowest one is named. Called with many of them at once, in any order:
+// whoever comes after an earlier one leaves without waiting, the others take turns.
+[[maybe_unused]] DJ_COLD void dj_fail(unsigned long long *fault, unsigned task, enum failure failure, uint64_t position, int64_t value,
+                                      int64_t size)
 {
-    dj_atomic_cas(fault, 0ull, (unsigned long long)(task + 1) << 32 | error);
+    volatile cuda_report *report = reinterpret_cast<cuda_report *>(fault);
+    bool is_through = false;
+    while (!is_through) {
+        unsigned long long said = report->first >> 32;
+        dj_fence();     // `position` is not read before `first`
+        if (said != 0 && (said < task + 1 || (said == task + 1 && report->position <= position)))
+            return;
+        if (dj_atomic_cas(fault + 1, 0ull, 1ull) != 0)
+            continue;
+        dj_fence();
+        said = report->first >> 32;
+        if (said == 0 || said > task + 1 || (said == task + 1 && report->position > position)) {
+            report->position = position;
+            report->value = value;
+            report->size = size;
+            dj_fence();     // who sees `first` sees the position that belongs to it, or a lower one
+            report->first = (unsigned long long)(task + 1) << 32 | (unsigned)failure;
+        }
+        dj_fence();
+        dj_atomic_cas(fault + 1, 1ull, 0ull);
+        is_through = true;
+    }
 }
 
 // Sums and extremes over a block -------------------------------------------------------------------------------------------------

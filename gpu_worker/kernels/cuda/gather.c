@@ -93,13 +93,13 @@ static enum dj_error emit_index(const struct kernel_call *call, struct cuda_prog
 
 static bool one_index_can(const struct kernel_call *call)
 {
-    return !call->in[0].is_scalar && index_dtypes(&call->in[1], 1);
+    return !call->in[0].is_scalar && cuda_index_dtypes(&call->in[1], 1);
 }
 
 static bool index_can(const struct kernel_call *call)
 {
     return call->n_in >= 1 && call->n_in - 1 <= call->in[0].meta.rank && !call->in[0].is_scalar &&
-           index_dtypes(call->in + 1, call->n_in - 1);
+           cuda_index_dtypes(call->in + 1, call->n_in - 1);
 }
 
 void cuda_table_gather(struct cuda_entry *entry)

@@ -5,7 +5,6 @@
 // kernel for every dtype. Without indices it is a strided copy, without a tensor to read a fill. A row whose index is out of range is
 // left alone and fails the task.
 
-#include "core/base/error.h"
 #include "gpu_worker/kernels/cuda/device.cuh"
 #include "gpu_worker/kernels/cuda/index.cuh"
 
@@ -19,7 +18,7 @@ DJ_FN void take_units(const struct gather_args *args, const char *indexed, unsig
         int64_t row = i, unit = in_row == 1 ? 0 : index_split(&row, in_row);
         struct index_spot spot;
         if (!index_find(walk, row, &spot)) {
-            dj_fail(fault, task, DJ_E_INDEX);
+            index_fail(walk, row, fault, task);
             continue;
         }
         const Unit *from = args->indexed == nullptr ? (const Unit *)indexed : (const Unit *)(indexed + spot.indexed) + unit;
@@ -46,5 +45,5 @@ DJ_KERNEL(gather_check, struct index_check_args, 256)
     struct index_spot spot;
     for (int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; row < args->walk.rows; row += stride)
         if (!index_find(&args->walk, row, &spot))
-            dj_fail(fault, task, DJ_E_INDEX);
+            index_fail(&args->walk, row, fault, task);
 }

@@ -6,7 +6,7 @@
 
 enum { INDEX_THREADS = 256, INDEX_BLOCKS_MOST = 4096, INDEX_UNIT_MAX = 16 };
 
-bool index_dtype(enum dtype dtype)
+bool cuda_index_dtype(enum dtype dtype)
 {
     return dtype == DTYPE_I64 || dtype == DTYPE_I32;
 }
@@ -16,12 +16,12 @@ static bool is_present(const struct tensor *tensor)
     return tensor->meta.dtype != DTYPE_NONE;
 }
 
-bool index_dtypes(const struct tensor *index, uint32_t n)
+bool cuda_index_dtypes(const struct tensor *index, uint32_t n)
 {
     if (n > INDEX_TENSORS_MAX)
         return false;
     for (uint32_t i = 0; i < n; i++)
-        if (is_present(&index[i]) && (!index_dtype(index[i].meta.dtype) || index[i].is_scalar))
+        if (is_present(&index[i]) && (!cuda_index_dtype(index[i].meta.dtype) || index[i].is_scalar))
             return false;
     return true;
 }

@@ -53,6 +53,22 @@ DJ_FN bool index_find(const struct index_walk *walk, int64_t row, struct index_s
     return true;
 }
 
+// Reports the index for which index_find gave false. Indices of one tensor come before those of the next.
+[[maybe_unused]] DJ_COLD void index_fail(const struct index_walk *walk, int64_t row, unsigned long long *fault, unsigned task)
+{
+    for (uint32_t k = 0; k < walk->indices; k++) {
+        int64_t rest = row, at = 0;
+        for (int d = (int)walk->rank - 1; d >= 0; d--)
+            at += (d == 0 ? rest : index_split(&rest, walk->size[d])) * walk->step[WALK_INDEX + k][d];
+        const char *place = (const char *)walk->index[k] + at;
+        int64_t index = walk->wide >> k & 1 ? *(const int64_t *)place : *(const int32_t *)place, extent = walk->extent[k];
+        if (index >= extent || index < (walk->may_wrap ? -extent : 0)) {
+            dj_fail(fault, task, FAILURE_INDEX, (uint64_t)k << 56 | (uint64_t)at, index, extent);
+            return;
+        }
+    }
+}
+
 // Where a row lies in the plain tensor alone.
 DJ_COLD int64_t index_plain_far(const struct index_walk *walk, int64_t row)
 {

@@ -30,8 +30,8 @@ enum walk_part { WALK_ALL, WALK_INDICES, WALK_FREE };
 // may be longer than an element.
 void index_walk_make(const struct index_space *space, enum walk_part part, bool may_slice, struct index_walk *ret);
 
-bool index_dtype(enum dtype dtype);
-bool index_dtypes(const struct tensor *index, uint32_t n);      // present ones
+bool cuda_index_dtype(enum dtype dtype);
+bool cuda_index_dtypes(const struct tensor *index, uint32_t n);      // present ones
 
 // The space of index and index_put: `n` index tensors (some absent) for the first dimensions of `indexed`. `plain` is the result, or what
 // is put, broadcast to the space. Adjacent indices put their dimensions where they stand, others to the front (NumPy's rule).

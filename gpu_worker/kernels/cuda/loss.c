@@ -48,7 +48,6 @@ static struct nll_args loss_args(const struct kernel_call *call, const struct te
     args.is_each = call->attr[0].i == REDUCTION_NONE && has_rows;
     args.is_mean = call->attr[0].i == REDUCTION_MEAN;
     args.ignored = call->attr[1].i;
-    args.index_error = DJ_E_INDEX;
     args.out = call->out[0].data;
     return args;
 }

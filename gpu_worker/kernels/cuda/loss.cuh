@@ -16,7 +16,7 @@ DJ_FN bool class_of(const struct nll_args *args, int64_t row, unsigned long long
         return false;
     if (*ret >= 0 && *ret < args->classes)
         return true;
-    dj_fail(fault, task, (unsigned)args->index_error);
+    dj_fail(fault, task, FAILURE_CLASS, (uint64_t)row, *ret, args->classes);
     return false;
 }
 

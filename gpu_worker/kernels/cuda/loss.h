@@ -17,7 +17,7 @@ struct nll_args {
     int32_t is_byte;                // classes_of are uint8
     int32_t is_each;                // no reduction
     int32_t is_mean;
-    int32_t index_error;            // what a class that does not exist is reported as
+    int32_t pad;
 };
 
 struct cuda_entry;

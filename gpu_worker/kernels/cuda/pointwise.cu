@@ -495,7 +495,7 @@ struct all_whole {
         const bool divides = args->op == POINTWISE_DIV_MODE || args->op == POINTWISE_REMAINDER;
         for (int j = 0; divides && j < N; j++)
             if (x.b[j] == 0)
-                dj_fail(fault, task, DJ_E_INVALID);
+                dj_fail(fault, task, FAILURE_DIVISOR, 0, 0, 0);
         whole<N>(args, x);
     }
 };

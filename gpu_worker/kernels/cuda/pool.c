@@ -88,7 +88,6 @@ static void emit(struct cuda_program *program, struct pool_args *args, enum cuda
     args->is_channels_last = args->to.stride[1] < args->to.stride[3] && args->to.size[1] > 1;
     args->is_small = largest <= INT32_MAX;
     args->by_warps = may_share && !args->is_channels_last && are_windows_large(args);
-    args->index_error = DJ_E_INDEX;
     struct cuda_shape shape = {.grid_x = cuda_blocks(count, args->by_warps ? POOL_THREADS / WARP : POOL_THREADS, BLOCKS_MOST),
                                .grid_y = 1,
                                .grid_z = 1,

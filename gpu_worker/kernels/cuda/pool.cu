@@ -178,14 +178,14 @@ template <typename T> DJ_FN void max_pool_backward(const struct pool_args *args,
     DJ_ROLLED
     for (int64_t i = start; i < outputs; i += step) {
         pool_place place = place_of(args, &args->from, i);
-        int64_t row = args->index[offset_of(&args->at, &place)];
-        bool is_inside = row >= 0 && row < rows * columns;
+        int64_t at = offset_of(&args->at, &place), index = args->index[at], row = index;
+        bool is_place = row >= 0 && row < rows * columns, is_inside = is_place;
         int64_t column = is_inside ? pool_digit(&row, columns, args->is_small) : 0, from, to;
         windows_of(args, 0, is_inside ? row : 0, rows, args->from.size[2], &from, &to);
         is_inside = is_inside && place.at[2] >= from && place.at[2] < to;
         windows_of(args, 1, column, columns, args->from.size[3], &from, &to);
         if (!is_inside || place.at[3] < from || place.at[3] >= to)
-            dj_fail(fault, task, (unsigned)args->index_error);
+            dj_fail(fault, task, is_place ? FAILURE_WINDOW : FAILURE_INDEX, (uint64_t)at, index, rows * columns);
     }
     DJ_ROLLED
     for (int64_t i = start; i < count; i += step) {

@@ -26,7 +26,7 @@ struct pool_args {
     int32_t is_channels_last;       // neighbouring threads take neighbouring channels, else columns
     int32_t by_warps;               // a warp shares a window
     int32_t is_small;               // counts fit 31 bits
-    int32_t index_error;            // what a place outside its window is reported as
+    int32_t pad;
 };
 
 #endif

@@ -2,7 +2,7 @@
 // libraries. Kernels' emit functions (cuda.h) write it; the device (device/cuda) uploads the arguments with one copy, and launches the steps or replays
 // the CUDA graph that it captured of the same steps.
 //
-// Idea: a kernel of ours has three parameters, the address of its arguments in device memory, the address of the list's fault word, and the number of its
+// Idea: a kernel of ours has three parameters, the address of its arguments in device memory, the address of the program's report, and the number of its
 // task. Everything that changes between two executions of a plan (pointers, sizes, numbers) lies in the arguments; the steps themselves stay the same, so
 // one captured graph serves all executions with equal steps. What a step is, is thus the key of a graph: function, grid, block, shared memory, place of
 // its arguments, task; for library calls their context's bytes. So grids must not follow sizes that grow by one a token: cuda_blocks rounds them up.
@@ -19,6 +19,7 @@
 #include "core/base/hash.h"
 #include "gpu_worker/kernels/cuda/api.h"
 #include "gpu_worker/kernels/cuda/chain.h"
+#include "gpu_worker/kernels/cuda/report.h"
 
 enum cuda_function {
     CUDA_FUNCTION_NONE,
@@ -67,7 +68,7 @@ struct cuda_program {
     uint8_t *context;           // stays here
     uint32_t context_bytes, context_capacity;
     uint32_t task;              // the one that emits now
-    bool may_fault;             // a step looks at values and may write the fault word
+    bool may_fault;             // a step looks at values and may report them
     struct chain chain;         // that the last step may be
     const struct cuda_libraries *libraries;
     enum dj_error error;        // DJ_E_NO_MEMORY, DJ_E_LIMIT: sticky
@@ -91,11 +92,6 @@ void cuda_emit_call(struct cuda_program *program, cuda_call call, const void *co
 // loops with its grid's stride, or leaves when its block is beyond the end.
 uint32_t cuda_blocks(int64_t count, int64_t per_block, uint32_t most);
 uint32_t cuda_bucket(uint32_t n);       // n rounded up to 2^k or 3 * 2^k
-
-// The fault word of a list: 0, or the first failed task and why, written by kernels (dj_fail in device.cuh).
-static inline uint64_t cuda_fault_word(uint32_t task, enum dj_error error) { return (uint64_t)(task + 1) << 32 | (uint32_t)error; }
-static inline uint32_t cuda_fault_task(uint64_t word) { return (uint32_t)(word >> 32) - 1; }
-static inline enum dj_error cuda_fault_error(uint64_t word) { return (enum dj_error)(uint32_t)word; }
 
 // What makes two programs replayable by one graph.
 struct hash128 cuda_program_key(const struct cuda_program *program);

@@ -222,7 +222,7 @@ DJ_FN void multinomial_rows(const multinomial_args *args, unsigned long long *fa
         int64_t first = threadIdx.x * run, last = first + run < args->classes ? first + run : args->classes;
         if (!sum_weights<T>(weight, first, last, before)) {
             if (threadIdx.x == 0)
-                dj_fail(fault, task, DJ_E_INVALID);
+                dj_fail(fault, task, FAILURE_PROBABILITIES, (uint64_t)row, 0, 0);
             continue;
         }
         if (!args->replaces) {

@@ -334,20 +334,21 @@ static bool counts_can(const struct kernel_call *call)
 
 static bool scatter_can(const struct kernel_call *call)
 {
-    return index_dtypes(&call->in[1], 1) && call->in[0].meta.dtype == call->out[0].meta.dtype &&
+    return cuda_index_dtypes(&call->in[1], 1) && call->in[0].meta.dtype == call->out[0].meta.dtype &&
            dtypes_can(call, call->n_in > 2 ? &call->in[2] : NULL) && counts_can(call);
 }
 
 static bool index_put_can(const struct kernel_call *call)
 {
-    return call->n_in >= 2 && call->n_in - 2 <= call->in[0].meta.rank && index_dtypes(call->in + 1, call->n_in - 2) &&
+    return call->n_in >= 2 && call->n_in - 2 <= call->in[0].meta.rank && cuda_index_dtypes(call->in + 1, call->n_in - 2) &&
            call->in[0].meta.dtype == call->out[0].meta.dtype && dtypes_can(call, &call->in[call->n_in - 1]) && counts_can(call);
 }
 
 static bool embedding_can(const struct kernel_call *call)
 {
     return dtype_is_float(call->in[0].meta.dtype) && call->in[0].meta.dtype == call->out[0].meta.dtype &&
-           index_dtypes(&call->in[1], 1) && !call->in[0].is_scalar && call->in[1].meta.rank < INDEX_RANK_MAX && counts_can(call);
+           cuda_index_dtypes(&call->in[1], 1) && !call->in[0].is_scalar && call->in[1].meta.rank < INDEX_RANK_MAX &&
+           counts_can(call);
 }
 
 void cuda_table_scatter(struct cuda_entry *entry)

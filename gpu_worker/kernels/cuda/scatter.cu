@@ -4,7 +4,6 @@
 // position (a maximum of integers, which has no order), then only that one writes. Sums: positions are sorted by place (stable), and one
 // thread for each place and column adds its positions in order, in float32 for halves. No atomic touches a float.
 
-#include "core/base/error.h"
 #include "gpu_worker/kernels/cuda/device.cuh"
 #include "gpu_worker/kernels/cuda/index.cuh"
 #include "gpu_worker/kernels/cuda/scatter.h"
@@ -43,7 +42,7 @@ DJ_FN void put_units(const struct scatter_put_args *args, const char *plain, uns
         int64_t row = i, unit = in_row == 1 ? 0 : index_split(&row, in_row);
         struct index_spot spot;
         if (!index_find(walk, row, &spot)) {
-            dj_fail(fault, task, DJ_E_INDEX);
+            index_fail(walk, row, fault, task);
             continue;
         }
         if (args->winner != nullptr && args->winner[spot.number] != (int)spot.position + 1)
@@ -72,7 +71,7 @@ DJ_KERNEL(scatter_keys, struct scatter_keys_args, SCATTER_THREADS)
         struct index_spot spot;
         uint64_t key = NO_PLACE;
         if (!index_find(&args->walk, i, &spot))
-            dj_fail(fault, task, DJ_E_INDEX);
+            index_fail(&args->walk, i, fault, task);
         else if (spot.number != args->ignored)
             key = (uint64_t)spot.number;
         ((struct entry *)args->entry)[i] = {key, i};

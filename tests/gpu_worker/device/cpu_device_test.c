@@ -4,7 +4,6 @@
 
 #include <string.h>
 
-#include "core/base/knobs.h"
 #include "tests/gpu_worker/device/port_suite.h"
 
 static struct device_port *make(const struct io_sink *sink)
@@ -36,26 +35,4 @@ static void trimmed_memory_reads_as_zeros(void **state)
 }
 
 // A fault for tests of recovery: what a GPU's sticky error is to whoever uses the device.
-static void a_lost_device_fails_its_incarnation_and_serves_the_next(void **state)
-{
-    struct device_port *port = port_make(state);
-    struct blob *bytes = blob_make(64);
-    struct device_task read = {.kind = DEVICE_READ, .bytes = 64, .blob = bytes};
-    struct device_list first = {.incarnation = 7, .tasks = 1, .task = &read}, same = first, next = first;
-
-    next.incarnation = 8;
-    knob_set(KNOB_ALLOWED, 1);
-    knob_set(KNOB_DEVICE_LOST, 1);
-    port_run(port, &first);
-    assert_error(DJ_E_DEVICE_LOST, first.error);
-    assert_int_equal(port->info->lives, 1);
-    port_run(port, &same);
-    assert_error(DJ_E_DEVICE_LOST, same.error);
-    port_run(port, &next);
-    assert_ok(next.error);
-    assert_int_equal(port->info->lives, 1);
-    knob_set(KNOB_DEVICE_LOST, 0);
-    blob_drop(bytes);
-}
-
-PORT_CASES(PORT_SUITE, trimmed_memory_reads_as_zeros, a_lost_device_fails_its_incarnation_and_serves_the_next)
+PORT_CASES(PORT_SUITE, trimmed_memory_reads_as_zeros)

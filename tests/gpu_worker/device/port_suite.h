@@ -50,7 +50,8 @@ struct device_task port_softmax(const struct device_tensor *in, const struct dev
     spans_of_any_size_arrive_and_come_back_whole, thousands_of_small_spans_in_one_list_arrive, zeros_are_written_where_told, \
     the_capability_is_what_the_kernels_have_and_views, what_kernels_do_not_take_is_refused_when_asked,                       \
     trimmed_memory_can_be_used_again_and_its_neighbours_stay, stop_finishes_the_lists_that_are_out,                          \
-    lists_of_both_streams_mixed_at_random_keep_every_order
+    lists_of_both_streams_mixed_at_random_keep_every_order, a_device_lost_on_request_fails_its_incarnation_and_serves_the_next, \
+    a_device_full_on_request_fails_that_list_alone
 #define PORT_CASES(...) CASES(__VA_ARGS__)
 
 #define PORT_CASE(name) void name(void **state)
@@ -71,5 +72,7 @@ PORT_CASE(what_kernels_do_not_take_is_refused_when_asked);
 PORT_CASE(trimmed_memory_can_be_used_again_and_its_neighbours_stay);
 PORT_CASE(stop_finishes_the_lists_that_are_out);
 PORT_CASE(lists_of_both_streams_mixed_at_random_keep_every_order);
+PORT_CASE(a_device_lost_on_request_fails_its_incarnation_and_serves_the_next);      // requests come through the knobs
+PORT_CASE(a_device_full_on_request_fails_that_list_alone);
 
 #endif

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "gpu_worker/kernels/cuda/cuda.h"
+#include "gpu_worker/kernels/failure.h"
 #include "tests/gpu_worker/kernels/harness_backend.h"
 #include "tests/lib/cuda/emulator.h"
 
@@ -30,8 +31,7 @@ size_t backend_scratch(const struct kernel_call *call)
     return entry->scratch == NULL ? 0 : entry->scratch(call);
 }
 
-// NOLINTNEXTLINE(readability-non-const-parameter): kernels write the fault word
-static enum dj_error run_step(const struct cuda_program *program, const struct cuda_step *step, unsigned long long *fault_word,
+static enum dj_error run_step(const struct cuda_program *program, const struct cuda_step *step, struct cuda_report *report,
                               struct fault *fault)
 {
     if (step->function == CUDA_FUNCTION_NONE)
@@ -40,7 +40,7 @@ static enum dj_error run_step(const struct cuda_program *program, const struct c
                                      .block = step->block,
                                      .shared_bytes = step->shared_bytes,
                                      .args = program->args + step->args_offset,
-                                     .fault = fault_word,
+                                     .fault = &report->first,
                                      .task = step->task};
     emulator_run(emulator_find(step->function), &launch, ++seed);
     return DJ_OK;
@@ -49,7 +49,7 @@ static enum dj_error run_step(const struct cuda_program *program, const struct c
 enum dj_error backend_run(const struct kernel_call *call)
 {
     static struct cuda_program program;
-    unsigned long long fault_word = 0;
+    struct cuda_report report = {0};
     struct fault fault;
 
     cuda_program_reset(&program);
@@ -57,8 +57,10 @@ enum dj_error backend_run(const struct kernel_call *call)
     if (error == DJ_OK)
         error = program.error;
     for (uint32_t i = 0; i < program.steps && error == DJ_OK; i++)
-        error = run_step(&program, &program.step[i], &fault_word, &fault);
-    if (error == DJ_OK && fault_word != 0 && !program.may_fault)
+        error = run_step(&program, &program.step[i], &report, &fault);
+    if (error != DJ_OK || report.first == 0)
+        return error;
+    if (!program.may_fault)
         return DJ_E_INTERNAL;    // nobody would have looked
-    return error == DJ_OK ? cuda_fault_error(fault_word) : error;
+    return failure_say(&fault, (enum failure)(uint32_t)report.first, call->op->name, report.value, report.size);
 }

@@ -92,12 +92,14 @@ DJ_FN unsigned long long dj_atomic_cas(unsigned long long *at, unsigned long lon
         *at = value;
     return before;
 }
+DJ_FN void dj_fence() {}
 DJ_FN int dj_atomic_add(int *at, int value) { int before = *at; *at += value; return before; }
 DJ_FN int dj_atomic_max(int *at, int value) { int before = *at; *at = before > value ? before : value; return before; }
 DJ_FN double dj_product(double a, double b) { return a * b; }
 DJ_FN uint32_t dj_float_bits(float x) { uint32_t bits; memcpy(&bits, &x, sizeof bits); return bits; }
 DJ_FN float dj_bits_float(uint32_t bits) { float x; memcpy(&x, &bits, sizeof x); return x; }
 DJ_FN unsigned dj_fetch(const void *) { return 0; }
+DJ_FN unsigned dj_fetch_all(const void *, unsigned) { return 0; }
 struct alignas(16) dj_bytes16 { uint32_t word[4]; };
 DJ_FN dj_bytes16 dj_read_once(const void *at) { return *static_cast<const dj_bytes16 *>(at); }
 DJ_FN dj_bytes16 dj_read_again(const void *at) { return *static_cast<const dj_bytes16 *>(at); }

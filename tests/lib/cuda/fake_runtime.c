@@ -40,7 +40,9 @@ FAKE(cudaDeviceReset, (void))
 {
     int early = fake_enter(F_cudaDeviceReset);
     fake_kill_everything();
-    fake_state.sticky = fake_state.last = CUDA_OK;
+    fake_state.last = CUDA_OK;
+    if (!fake_state.keeps_fault)
+        fake_state.sticky = CUDA_OK;
     fake_state.capturing = NULL;
     return fake_leave(early);
 }
@@ -380,7 +382,7 @@ FAKE(cudaLaunchKernel,
     memcpy(&launch.fault, args[1], sizeof launch.fault);
     memcpy(&launch.task, args[2], sizeof launch.task);
     fake_check_memory(launch.args, 1, false);
-    fake_check_memory(launch.fault, sizeof *launch.fault, false);
+    fake_check_memory(launch.fault, sizeof(struct cuda_report), false);
     if (block.x == 0 || block.x > kernel->kernel->threads_max || block.y != 1 || block.z != 1 || grid.x == 0 || grid.y == 0 ||
         grid.z == 0 || grid.y > 65535 || grid.z > 65535 || shared_bytes > (size_t)kernel->shared_most)
         return fake_leave(CUDA_INVALID_VALUE);

@@ -33,6 +33,8 @@ bool fake_runtime_has_failed(void);                     // whether it came to th
 // The n-th kernel that runs from now on fails as one that leaves its memory does: from then on every call returns
 // CUDA_ILLEGAL_ADDRESS until the device is reset.
 void fake_runtime_fault(uint64_t nth);
+// That failure stays whatever is reset: only another process could go on.
+void fake_runtime_keep_fault(void);
 // Operations run only when this is true (it is at the start): with false, everything stays in its stream.
 void fake_runtime_set_running(bool is_running);
 

@@ -323,6 +323,13 @@ void fake_runtime_fault(uint64_t nth)
     pthread_mutex_unlock(&mutex);
 }
 
+void fake_runtime_keep_fault(void)
+{
+    pthread_mutex_lock(&mutex);
+    fake_state.keeps_fault = true;
+    pthread_mutex_unlock(&mutex);
+}
+
 void fake_runtime_set_running(bool is_running)
 {
     pthread_mutex_lock(&mutex);

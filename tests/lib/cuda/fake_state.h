@@ -25,7 +25,7 @@ enum operation_kind { COPY, FILL, LAUNCH, RECORD, WAIT, REPLAY };
 struct operation {
     struct operation *next;
     enum operation_kind kind;
-    uint8_t *to;    // COPY, FILL; the fault word
+    uint8_t *to;    // COPY, FILL; the report
     const uint8_t *from;
     size_t bytes;
     int value;
@@ -98,7 +98,7 @@ struct fake_state {
     const char *failing;
     uint64_t fail_in, fault_in;
     int fail_error, sticky, last;
-    bool has_failed, is_held;
+    bool has_failed, is_held, keeps_fault;
     cuda_stream capturing;
 };
 extern struct fake_state fake_state;

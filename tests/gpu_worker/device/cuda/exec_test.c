@@ -65,7 +65,7 @@ const struct port_subject port_subject = {.make = make, .check_end = check_end};
 
 static void run_steps(const struct cuda_program *program)
 {
-    unsigned long long fault_word = 0;
+    struct cuda_report report = {0};
     for (uint32_t i = 0; i < program->steps; i++) {
         const struct cuda_step *step = &program->step[i];
         assert_int_not_equal(step->function, CUDA_FUNCTION_NONE);
@@ -73,11 +73,11 @@ static void run_steps(const struct cuda_program *program)
                                          .block = step->block,
                                          .shared_bytes = step->shared_bytes,
                                          .args = program->args + step->args_offset,
-                                         .fault = &fault_word,
+                                         .fault = &report.first,
                                          .task = step->task};
         fake_runtime_run(step->function, &launch);
     }
-    assert_int_equal(fault_word, 0);
+    assert_int_equal(report.first, 0);
 }
 
 static void run_kernel(const struct op_info *op, const struct attr *attr, const struct tensor *in, uint32_t n_in,

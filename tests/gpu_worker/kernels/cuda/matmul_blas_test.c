@@ -163,7 +163,7 @@ static void run_emit(struct world *world, struct run *run)
 static void run_steps(struct world *world, struct run *run)
 {
     const struct cuda_program *program = &world->program;
-    unsigned long long fault_word = 0;
+    struct cuda_report report = {0};
     for (uint32_t i = 0; i < program->steps && run->error == DJ_OK; i++) {
         const struct cuda_step *step = &program->step[i];
         if (step->function == CUDA_FUNCTION_NONE) {
@@ -174,7 +174,7 @@ static void run_steps(struct world *world, struct run *run)
                                          .block = step->block,
                                          .shared_bytes = step->shared_bytes,
                                          .args = program->args + step->args_offset,
-                                         .fault = &fault_word};
+                                         .fault = &report.first};
         emulator_run(emulator_find(step->function), &launch, 1);
     }
 }

@@ -102,18 +102,18 @@ static void fence_make(struct fence *fence, int64_t elements, enum dtype dtype, 
 
 static void run(struct cuda_program *program)
 {
-    unsigned long long fault_word = 0;
+    struct cuda_report report = {0};
     for (uint32_t i = 0; i < program->steps; i++) {
         const struct cuda_step *step = &program->step[i];
         struct emulator_launch launch = {.grid = {step->grid_x, step->grid_y, step->grid_z},
                                          .block = step->block,
                                          .shared_bytes = step->shared_bytes,
                                          .args = program->args + step->args_offset,
-                                         .fault = &fault_word};
+                                         .fault = &report.first};
         assert_int_not_equal(step->function, CUDA_FUNCTION_NONE);
         emulator_run(emulator_find(step->function), &launch, 1);
     }
-    assert_int_equal(fault_word, 0);
+    assert_int_equal(report.first, 0);
 }
 
 static void run_fenced(enum dtype dtype, int64_t m, int64_t k, int64_t n, bool is_turned)
