@@ -1,7 +1,7 @@
 # The commands of a working day. Everything they make lies in build/; `make help` lists them.
 
 .DEFAULT_GOAL := build
-.PHONY: build setup configure demo test prove soak bench test-gpu bench-gpu gpu-tree clean distclean format lint help
+.PHONY: build setup configure demo test prove soak bench test-cuda-libraries test-gpu bench-gpu gpu-tree clean distclean format lint help
 
 cmake_args ?=
 gpu_python ?= build/venv/bin/python
@@ -31,6 +31,9 @@ soak: build          ## look for failures for hours: simulated seeds and live sc
 
 bench: build         ## what docs/benchmarks.md reports, with its references in the same run
 	@scripts/bench
+
+test-cuda-libraries: setup ## ask cuDNN and cuBLASLt themselves about our graphs, without a GPU (installs them: 1.3 GB)
+	@scripts/test libraries
 
 test-gpu: build      ## prove the CUDA worker on this machine's GPU (docs/gpu.md)
 	@cmake --build build/cmake --target djinn_kernels_cuda

@@ -1,5 +1,8 @@
 // Graphs: programs that recur are captured and from then on replayed with one launch. A graph owns the place of its arguments,
 // so that what it was captured with stays true: new arguments go there before each launch, in the order of the stream.
+//
+// A captured library call holds kernels whose code may belong to a plan of cuDNN. So before a plan goes, the stream's work is waited for, all graphs with library
+// calls go, and their programs are counted anew: one that is captured later has run step by step since, and every plan that it needs is there and has run.
 
 #include "gpu_worker/device/cuda/state.h"
 
@@ -30,7 +33,7 @@ static void forget(struct cuda_device *device, struct graph *graph)
 }
 
 // The graph of this key, else the place of the one that was used longest ago; NULL: all of them run.
-static struct graph *find(struct cuda_device *device, struct hash128 key)
+static struct graph *find(struct cuda_device *device, struct hash128 key, bool has_calls)
 {
     struct graph *oldest = NULL;
 
@@ -44,7 +47,7 @@ static struct graph *find(struct cuda_device *device, struct hash128 key)
     if (oldest == NULL)
         return NULL;
     forget(device, oldest);
-    *oldest = (struct graph){.key = key};
+    *oldest = (struct graph){.key = key, .has_calls = has_calls};
     return oldest;
 }
 
@@ -98,7 +101,9 @@ static bool record(struct cuda_device *device, struct lane *lane, uint8_t *args,
     }
     if (!device_check(device, api->cudaStreamBeginCapture(lane->stream, CUDA_CAPTURE_THREAD_LOCAL), "beginning a capture", fault))
         return false;
+    device->libraries.is_capturing = true;
     bool is_whole = steps_launch(device, lane, &launch, &task, fault);
+    device->libraries.is_capturing = false;
     device->stats.launches = launches;
     cuda_graph graph = NULL;
     // The capture is ended in any case: the stream would take nothing else before.
@@ -142,7 +147,7 @@ struct graph *graphs_choose(struct cuda_device *device, struct lane *lane)
 
     if (program->steps < GRAPH_STEPS_MIN || program->args_bytes > GRAPH_ARGS_BYTES_MAX - REPORT_BYTES)
         return NULL;
-    struct graph *graph = find(device, cuda_program_key(program));
+    struct graph *graph = find(device, cuda_program_key(program), program->context_bytes > 0);
     if (graph == NULL)
         return NULL;
     graph->used = ++device->graphs.clock;
@@ -157,6 +162,21 @@ struct graph *graphs_choose(struct cuda_device *device, struct lane *lane)
     log_write(LOG_WARN, "device", "a program of %u steps cannot be captured as a graph and is launched step by step: %s",
               program->steps, fault.text);
     return NULL;
+}
+
+void graphs_evicting(void *self)
+{
+    struct cuda_device *device = self;
+
+    (void)device_check(device, device->api->cudaStreamSynchronize(device->lane[DEVICE_COMPUTE].stream), "waiting for a stream",
+                       NULL);
+    for (uint32_t i = 0; i < GRAPH_KEYS_MAX; i++) {
+        struct graph *graph = &device->graphs.graph[i];
+        if (!graph->has_calls)
+            continue;
+        forget(device, graph);
+        graph->seen = 0;
+    }
 }
 
 void graphs_release(struct cuda_device *device)

@@ -112,7 +112,9 @@ static enum dj_error open_libraries(struct cuda_device *device, struct fault *fa
             return fault_set(fault, DJ_E_DEVICE, "GPU %d (%s): cuDNN cannot be started: %s", config->ordinal, device->info.name,
                              config->dnn->cudnnGetErrorString(status));
         libraries->dnn = config->dnn;
-        if (conv_cache_make(&libraries->convs) != DJ_OK)
+        libraries->evicting = graphs_evicting;
+        libraries->evicting_self = device;
+        if (dnn_cache_make(&libraries->plans) != DJ_OK)
             return fault_set(fault, DJ_E_NO_MEMORY, "%s", dj_error_text(DJ_E_NO_MEMORY));
     }
     device->plain = (struct cuda_libraries){.api = libraries->api,
@@ -144,6 +146,8 @@ static void describe_numerics(struct cuda_device *device)
     size_t at = strlen(text);
     if (libraries->blas != NULL)
         at += (size_t)snprintf(text + at, bytes - at, " products-%016" PRIx64, matmul_numerics(libraries));
+    if (libraries->dnn != NULL)
+        at += (size_t)snprintf(text + at, bytes - at, " plans-%016" PRIx64, dnn_numerics(libraries));
     snprintf(text + at, bytes - at, " tf32-%s", libraries->allows_tf32 ? "on" : "off");
 }
 
@@ -303,7 +307,7 @@ void device_release(struct cuda_device *device)
         (void)libraries->blas->cublasLtDestroy(libraries->blas_handle);
     }
     if (libraries->dnn != NULL) {
-        conv_cache_free(libraries->convs, libraries->dnn);
+        dnn_cache_free(libraries->plans, libraries->dnn);
         (void)libraries->dnn->cudnnDestroy(libraries->dnn_handle);
     }
     for (uint32_t i = 0; i < DEVICE_STREAMS; i++)

@@ -87,6 +87,7 @@ struct graph {
     uint64_t flight;                    // the newest one of its launches, as the lane counts
     uint32_t seen;
     bool is_eager;                      // could not be captured
+    bool has_calls;                     // of libraries
     uint64_t elapsed_ns;                // of the list that launched it last
     cuda_graph_exec exec;               // NULL: not captured
     uint32_t place, units;              // of its arguments: the run's first unit, and its length
@@ -179,6 +180,8 @@ bool steps_launch(struct cuda_device *device, struct lane *lane, const struct la
 // graphs.c: the graph of the lane's program, captured if it is time to; NULL: launch it step by step.
 struct graph *graphs_choose(struct cuda_device *device, struct lane *lane);
 uint8_t *graph_args(struct cuda_device *device, const struct graph *graph);
+// cuda_libraries.evicting of the device: the compute stream has nothing left to do, and graphs with library calls are gone.
+void graphs_evicting(void *device);
 void graphs_release(struct cuda_device *device);
 
 // functions.c: sees to it that the kernel can be launched with so much shared memory, loading its family's image the first time.

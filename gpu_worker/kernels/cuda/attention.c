@@ -1,9 +1,10 @@
-// Attention, host half: which kernel, and how many parts of the keys.
+// Attention, host half: which kernel, and how many parts of the keys. Prompts go to cuDNN where it serves (attention_dnn.c).
 
 #include "gpu_worker/kernels/cuda/attention.h"
 
 #include <math.h>
 
+#include "gpu_worker/kernels/cuda/attention_dnn.h"
 #include "gpu_worker/kernels/cuda/cuda.h"
 
 enum {
@@ -156,6 +157,8 @@ static enum dj_error sdpa_emit(const struct kernel_call *call, struct cuda_progr
         cuda_emit(program, join[dtype], rest, &args, sizeof args);
         return DJ_OK;
     }
+    if (attention_dnn_emit(program, call->in[0].meta.dtype, call->in[0].meta.size[0], &args))
+        return DJ_OK;
     uint32_t row = (64u << depth) + 1;
     struct cuda_shape shape = {
         .grid_x = cuda_blocks(args.queries, ATTENTION_QUERIES, UINT32_MAX >> 1),

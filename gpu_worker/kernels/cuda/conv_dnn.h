@@ -1,4 +1,4 @@
-// Convolution by cuDNN: plans made once a shape through its graph API, and their calls as steps of a program.
+// Convolution by cuDNN: calls of its plans as steps of a program.
 
 #ifndef GPU_WORKER_KERNELS_CUDA_CONV_DNN_H
 #define GPU_WORKER_KERNELS_CUDA_CONV_DNN_H

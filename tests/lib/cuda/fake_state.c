@@ -189,6 +189,10 @@ static void run(const struct operation *operation)
         fake_state.kernels++;
         emulator_run(operation->kernel, &operation->launch, ++fake_state.seed);
         break;
+    case CALL:
+        fake_state.kernels++;
+        operation->call(operation->context);
+        break;
     case RECORD:
         operation->event->done = operation->turn;
         operation->event->time = fake_state.clock;
@@ -341,6 +345,18 @@ void fake_runtime_run(unsigned function, const struct emulator_launch *launch)
 {
     pthread_mutex_lock(&mutex);
     emulator_run(emulator_find(function), launch, ++fake_state.seed);
+    pthread_mutex_unlock(&mutex);
+}
+
+void fake_runtime_enqueue(cuda_stream stream, void (*call)(const void *context), const void *context, size_t bytes)
+{
+    struct operation operation = {.kind = CALL, .call = call};
+    pthread_mutex_lock(&mutex);
+    STREAM_OF(stream);
+    if (bytes > sizeof operation.context)
+        fake_die("a library's call with too large a context");
+    memcpy(operation.context, context, bytes);
+    fake_enqueue(stream, &operation);
     pthread_mutex_unlock(&mutex);
 }
 

@@ -21,7 +21,8 @@ enum {
     IMAGE_MAGIC = 0x1ab1e,
 };
 
-enum operation_kind { COPY, FILL, LAUNCH, RECORD, WAIT, REPLAY };
+enum operation_kind { COPY, FILL, LAUNCH, CALL, RECORD, WAIT, REPLAY };
+enum { CALL_BYTES_MAX = 256 };
 struct operation {
     struct operation *next;
     enum operation_kind kind;
@@ -31,6 +32,8 @@ struct operation {
     int value;
     const struct emulated *kernel;
     struct emulator_launch launch;
+    void (*call)(const void *context);
+    uint64_t context[CALL_BYTES_MAX / 8];
     cuda_event event;
     uint64_t turn;
     cuda_graph_exec exec;
