@@ -53,7 +53,8 @@ static bool send_args(struct cuda_device *device, struct lane *lane, uint8_t *pi
                       uint8_t *to, struct fault *fault)
 {
     memset(pinned, 0, REPORT_BYTES);
-    memcpy(pinned + REPORT_BYTES, args, bytes);
+    if (bytes > 0)    // a program of library calls has none
+        memcpy(pinned + REPORT_BYTES, args, bytes);
     return device_check(device, device->api->cudaMemcpyAsync(to, pinned, REPORT_BYTES + bytes, CUDA_HOST_TO_DEVICE, lane->stream),
                         "copying arguments", fault);
 }

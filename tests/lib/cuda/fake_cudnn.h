@@ -1,11 +1,13 @@
 // Fake cuDNN: its backend API for the graphs that we make, computed on this machine's memory.
 //
-// Descriptors keep what is set and check it as the library does: attributes of the right descriptor, type and count; those that must be there when it is finalized;
-// nothing set afterwards; nothing used before. A graph is judged as a whole: sizes that fit, virtual tensors made by one operation before others read them, a pattern
-// that has engines. Calls are judged: every tensor of the graph with an address, as aligned as promised, a workspace. It refuses with cuDNN's statuses; what the library
-// would leave undefined (a plan that is gone when its kernels run) ends the process with a sentence.
+// Descriptors keep what is set and check it as the library does: attributes of the right descriptor, type and count; those that must be
+// there when it is finalized; nothing set afterwards; nothing used before. A graph is judged as a whole: sizes that fit, virtual tensors
+// made by one operation before others read them, a pattern that has engines. Calls are judged: every tensor of the graph with an address,
+// as aligned as promised, a workspace. It refuses with cuDNN's statuses; what the library would leave undefined (a plan that is gone when
+// its kernels run) ends the process with a sentence.
 //
-// Engines, in the order in which the heuristics name them: see enum fake_cudnn_engine. One thread but where `enqueue` runs what it was given.
+// Engines, in the order in which the heuristics name them: see enum fake_cudnn_engine. One thread but where `enqueue` runs what it was
+// given.
 
 #ifndef TESTS_LIB_CUDA_FAKE_CUDNN_H
 #define TESTS_LIB_CUDA_FAKE_CUDNN_H

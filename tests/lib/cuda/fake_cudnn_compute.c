@@ -1,4 +1,5 @@
-// Fake cuDNN, second half: a graph's operations one after the other, number by number. Every tensor becomes dense floats; what is written is rounded to its type.
+// Fake cuDNN, second half: a graph's operations one after the other, number by number. Every tensor becomes dense floats; what is written
+// is rounded to its type.
 
 #include <math.h>
 #include <stdlib.h>
@@ -168,7 +169,8 @@ static void reduce(const struct operation *operation, const struct value *x, str
     }
 }
 
-// For every product of a convolution: y[image][output][..] += x[image][channel][..] * w[output][channel of its group][..]; one of the three is made of the others.
+// For every product of a convolution: y[image][output][..] += x[image][channel][..] * w[output][channel of its group][..]; one of the
+// three is made of the others.
 static void convolve(const struct operation *operation, struct value *x, struct value *w, struct value *y, struct value *made)
 {
     const struct object *how = operation->description;

@@ -65,7 +65,8 @@ struct operation operation_of(const struct object *self);
 
 // fake_cudnn_graph.c: what finalizing says of a tensor, an operation or a graph.
 int graph_check(const struct object *object);
-bool graph_is_family(const struct object *graph, const struct object *other);      // whether code of the one is the other's: heads and types are the same
+// Whether code of the one is the other's: heads and types are the same.
+bool graph_is_family(const struct object *graph, const struct object *other);
 
 // Addresses of the tensors that are in memory, by their unique ids.
 struct binding {

@@ -38,7 +38,8 @@ void fake_runtime_keep_fault(void);
 // Operations run only when this is true (it is at the start): with false, everything stays in its stream.
 void fake_runtime_set_running(bool is_running);
 
-// What a library's call puts into a stream, for fakes of libraries: run(a copy of `bytes`) when its turn comes, at each replay too where it was captured.
+// What a library's call puts into a stream, for fakes of libraries: call(a copy of `bytes`) when its turn comes, at each replay too where
+// it was captured.
 void fake_runtime_enqueue(cuda_stream stream, void (*call)(const void *context), const void *context, size_t bytes);
 
 // Runs a kernel (enum cuda_function) at once, while the device's thread may be running others: the emulator does one thing at a time.

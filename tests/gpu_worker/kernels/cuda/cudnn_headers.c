@@ -1,8 +1,8 @@
-// Our declarations of cuDNN (gpu_worker/kernels/cuda/cudnn.h) beside NVIDIA's, by the compiler: this file compiles only when they agree. Where their header is not
-// installed there is nothing to compare: cmake leaves it out.
+// Our declarations of cuDNN (gpu_worker/kernels/cuda/cudnn.h) beside NVIDIA's, by the compiler: this file compiles only when they agree.
+// Where their header is not installed there is nothing to compare: cmake leaves it out.
 //
-// Numbers: cmake writes each of ours as an assertion about theirs. Functions: theirs stand here with their own types; ours have void pointers for handles and
-// descriptors, and ints for enumerations.
+// Numbers: cmake writes each of ours as an assertion about theirs. Functions: theirs stand here with their own types; ours have void
+// pointers for handles and descriptors, and ints for enumerations.
 
 #include "tests/lib/case.h"
 

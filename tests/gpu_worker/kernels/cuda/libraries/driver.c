@@ -1,5 +1,5 @@
-// A driver for no GPU: libcuda.so.1 with the functions that cuDNN looks up before it makes a plan. It says its version, and takes code without looking at it, since a plan
-// loads that of its kernels when it is made; whatever else is called says that there is no device.
+// A driver for no GPU: libcuda.so.1 with the functions that cuDNN looks up before it makes a plan. It says its version, and takes code
+// without looking at it, since a plan loads that of its kernels when it is made; whatever else is called says that there is no device.
 
 #include <stddef.h>
 

@@ -1,8 +1,9 @@
-// Our graphs before the real cuDNN, and our descriptors before the real cuBLASLt, without a GPU. cuDNN makes plans for a GPU that is not there when it is told its
-// properties ("deviceless ahead-of-time compilation"): graphs are judged, the heuristics name engines, and plans are made, with code generated and compiled where the
-// engine does so. Nothing is run.
+// Our graphs before the real cuDNN, and our descriptors before the real cuBLASLt, without a GPU. cuDNN makes plans for a GPU that is not
+// there when it is told its properties ("deviceless ahead-of-time compilation"): graphs are judged, the heuristics name engines, and plans
+// are made, with code generated and compiled where the engine does so. Nothing is run.
 //
-// kernels/cuda/dnn_graph.c works as it does on a GPU. Only what would be told of a handle is told of the properties, in the table of functions.
+// kernels/cuda/dnn_graph.c works as it does on a GPU. Only what would be told of a handle is told of the properties, in the table of
+// functions.
 //
 // cuBLASLt makes no handle without a GPU, so there only descriptors are judged; the heuristic is not asked.
 
