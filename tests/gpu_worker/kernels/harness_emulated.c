@@ -1,17 +1,43 @@
-// CUDA's kernels, run on this machine by the emulator. Each call gets another order of threads.
+// CUDA's kernels, run on this machine by the emulator. Each call gets another order of threads. With DJINN_EMULATED_CUDNN=1 convolutions
+// and attention go through graphs of cuDNN, which a fake of it computes.
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "gpu_worker/kernels/cuda/cuda.h"
+#include "gpu_worker/kernels/cuda/libraries.h"
 #include "gpu_worker/kernels/failure.h"
 #include "tests/gpu_worker/kernels/harness_backend.h"
 #include "tests/lib/cuda/emulator.h"
+#include "tests/lib/cuda/fake_cudnn.h"
+
+enum { WORKSPACE_BYTES = 1 << 20 };
 
 static uint64_t seed;
 
+// NULL: none is wanted.
+static const struct cuda_libraries *libraries(void)
+{
+    static struct cuda_libraries made;
+    static uint64_t workspace[WORKSPACE_BYTES / 8];
+    const char *wanted = getenv("DJINN_EMULATED_CUDNN");
+    if (wanted == NULL || strcmp(wanted, "1") != 0)
+        return NULL;
+    if (made.dnn != NULL)
+        return &made;
+    made = (struct cuda_libraries){
+        .processors = 1, .capability = 90, .dnn = fake_cudnn_api(), .workspace = workspace, .workspace_bytes = sizeof workspace};
+    if (made.dnn->cudnnCreate(&made.dnn_handle) != 0 || dnn_cache_make(&made.plans) != DJ_OK) {
+        fprintf(stderr, "the fake of cuDNN cannot be started\n");
+        exit(1);
+    }
+    return &made;
+}
+
 const char *backend_numerics(void)
 {
-    return "cuda emulated";
+    return libraries() == NULL ? "cuda emulated" : "cuda emulated cudnn";
 }
 
 bool backend_has(uint32_t op)
@@ -53,6 +79,7 @@ enum dj_error backend_run(const struct kernel_call *call)
     struct fault fault;
 
     cuda_program_reset(&program);
+    program.libraries = libraries();
     enum dj_error error = kernels_cuda()->entry[call->op->number].emit(call, &program);
     if (error == DJ_OK)
         error = program.error;

@@ -1,13 +1,16 @@
-// The CUDA module with no CUDA in it: gpu_worker/device/cuda as it is, on the fake runtime and the emulator (tests/lib/cuda). DJINN_CUDA_MODULE names it, and whole
-// workers run "on GPUs" where there are none: slowly, and with every rule of streams and memory checked.
+// The CUDA module with no CUDA in it: gpu_worker/device/cuda as it is, on the fake runtime and the emulator (tests/lib/cuda).
+// DJINN_CUDA_MODULE names it, and whole workers run "on GPUs" where there are none: slowly, and with every rule of streams and memory
+// checked.
 //
 // It takes the places of load.c and of the images; DJINN_EMULATED_GPUS says how many GPUs there are (1), of DJINN_EMULATED_GIB each (2).
+// With DJINN_EMULATED_CUDNN=1 there is a fake of cuDNN too.
 
 #include <stdlib.h>
 
 #include "core/ops/op.h"
 #include "gpu_worker/device/cuda/images.h"
 #include "gpu_worker/device/cuda/load.h"
+#include "tests/lib/cuda/fake_cudnn.h"
 #include "tests/lib/cuda/fake_runtime.h"
 
 enum { SEED = 1, GPUS_MOST = 8, GIB_MOST = 16 };
@@ -56,6 +59,11 @@ enum dj_error cuda_load(struct cuda_load *ret, struct fault *fault)
     ret->api.cudaGetDeviceProperties = get_properties;
     ret->api.cudaDeviceGetAttribute = get_attribute;
     ret->api.cudaKernelSetAttributeForDevice = set_kernel_attribute;
+    ret->has_dnn = number("DJINN_EMULATED_CUDNN", 0, 1) == 1;
+    if (ret->has_dnn) {
+        ret->dnn = *fake_cudnn_api();
+        fake_cudnn.enqueue = fake_runtime_enqueue;
+    }
     return DJ_OK;
 }
 
