@@ -1,8 +1,9 @@
-// Graphs: programs that recur are captured and from then on replayed with one launch. A graph owns the place of its arguments,
-// so that what it was captured with stays true: new arguments go there before each launch, in the order of the stream.
+// Graphs: programs that recur are captured and from then on replayed with one launch. A graph owns the place of its arguments, so that
+// what it was captured with stays true: new arguments go there before each launch, in the order of the stream.
 //
-// A captured library call holds kernels whose code may belong to a plan of cuDNN. So before a plan goes, the stream's work is waited for, all graphs with library
-// calls go, and their programs are counted anew: one that is captured later has run step by step since, and every plan that it needs is there and has run.
+// A captured library call holds kernels whose code may belong to a plan of cuDNN. So before a plan goes, the stream's work is waited for,
+// all graphs with library calls go, and their programs are counted anew: one that is captured later has run step by step since, and every
+// plan that it needs is there and has run.
 
 #include "gpu_worker/device/cuda/state.h"
 

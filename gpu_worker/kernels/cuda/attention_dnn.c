@@ -1,10 +1,12 @@
-// Attention by cuDNN: see attention_dnn.h. The graph, whose engine computes all of it in one kernel with tensor cores (FlashAttention: Dao et al. 2022):
+// Attention by cuDNN: see attention_dnn.h. The graph, whose engine computes all of it in one kernel with tensor cores (FlashAttention: Dao
+// et al. 2022):
 //
-//     scores = q k^T; scaled = scores * scale; causal: scaled = row >= column ? scaled : -most; top = max(scaled); weights = exp(scaled - top);
+//     scores = q k^T; scaled = scores * scale; causal: scaled = row >= column ? scaled : -most; top = max(scaled); weights = exp(scaled -
+//     top);
 //     sum = sum of weights; lse = log(sum) + top; shares = weights / sum, rounded to the inputs' dtype; out = shares v
 //
-// The steps of the softmax with its statistics (lse) are what cuDNN 9.19 knows the pattern by, so they stand there also when nobody asked for lse. All of it is
-// in fp32 but the shares: that is what tensor cores take.
+// The steps of the softmax with its statistics (lse) are what cuDNN 9.19 knows the pattern by, so they stand there also when nobody asked
+// for lse. All of it is in fp32 but the shares: that is what tensor cores take.
 
 #include "gpu_worker/kernels/cuda/attention_dnn.h"
 

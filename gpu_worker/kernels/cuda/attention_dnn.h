@@ -9,14 +9,14 @@
 #include "gpu_worker/kernels/cuda/cuda.h"
 
 enum {
-    ATTENTION_DNN_VERSION_LEAST = 91900,    // of cuDNN: the first whose plans we have seen made for these graphs, lengths of one family sharing their code
-    ATTENTION_DNN_QUERIES_LEAST = 64,       // below it a plan of its own for each length costs more than tensor cores save
+    ATTENTION_DNN_VERSION_LEAST = 91900,    // of cuDNN: plans of it for these graphs were made, lengths of a family sharing their code
+    ATTENTION_DNN_QUERIES_LEAST = 64,       // reasoned: below half a tile of its kernels a plan for each length does not pay
     ATTENTION_DNN_DEPTH_MOST = 128,
     ATTENTION_DNN_GRAIN = 8,                // elements: depths and strides are multiples, so that rows are loaded 16 bytes at a time
 };
 
-// Adds the call of the plan for this attention: fp16 and bf16, no mask or the causal one, elements of a head side by side. False: attention.cu's kernels serve.
-// `args` as for attention.cu, of `batch` sequences.
+// Adds the call of the plan for this attention: fp16 and bf16, no mask or the causal one, elements of a head side by side. False:
+// attention.cu's kernels serve. `args` as for attention.cu, of `batch` sequences.
 bool attention_dnn_emit(struct cuda_program *program, enum dtype dtype, int64_t batch, const struct attention_args *args);
 
 #endif

@@ -1,13 +1,16 @@
-// Dnn graph: what graphs for cuDNN's backend API (its documentation: "Graph API") share: descriptors that live until a plan is made, the choice of an engine, plans kept
-// by shape, and calls of them. conv_dnn.c and attention_dnn.c say which operations there are. Device thread only.
+// Dnn graph: what graphs for cuDNN's backend API (its documentation: "Graph API") share: descriptors that live until a plan is made, the
+// choice of an engine, plans kept by shape, and calls of them. conv_dnn.c and attention_dnn.c say which operations there are. Device
+// thread only.
 //
-// The engine: the first that the heuristics name which is deterministic, keeps the inputs' precision and needs no more than the workspace. That there is none is kept too:
-// then kernels of our own serve. Only when memory ran out is nothing kept, and the step asks again and says why.
+// The engine: the first that the heuristics name which is deterministic, keeps the inputs' precision and needs no more than the workspace.
+// That there is none is kept too: then kernels of our own serve. Only when memory ran out is nothing kept, and the step asks again and
+// says why.
 //
-// An engine that compiles its kernels takes half a second, so problems may name a family of shapes that share them (cuDNN's "kernel cache"): milliseconds from the second
-// shape on.
+// An engine that compiles its kernels takes half a second, so problems may name a family of shapes that share them (cuDNN's "kernel
+// cache"): milliseconds from the second shape on.
 //
-// Calls hold a problem and no plan, so one that was evicted between the two is made again; never while a graph is captured, when nothing may be loaded.
+// Calls hold a problem and no plan, so one that was evicted between the two is made again; never while a graph is captured, when nothing
+// may be loaded.
 
 #ifndef GPU_WORKER_KERNELS_CUDA_DNN_GRAPH_H
 #define GPU_WORKER_KERNELS_CUDA_DNN_GRAPH_H
@@ -43,9 +46,9 @@ enum dnn_graph { DNN_CONVOLUTION = 1, DNN_ATTENTION = 2 };
 
 // What a plan is made of.
 struct dnn_problem {
-    const void *shape;          // everything that the plan depends on, without padding: it is hashed. Begins with an int64_t of enum dnn_graph
+    const void *shape;          // everything that the plan depends on; hashed, so without padding. Begins with an int64_t of enum dnn_graph
     uint32_t shape_bytes;
-    const void *family;         // what the code of its kernels depends on, as `shape`: problems of one family share it. NULL: it is of this shape alone
+    const void *family;         // what its kernels' code depends on, likewise: problems of a family share it. NULL: of this shape alone
     uint32_t family_bytes;
     bool is_exact;              // engines with tensor cores are not taken: they would round fp32 inputs to 10 bits
     // Makes the operations, in their order; returns how many of DNN_OPERATIONS_MAX.
@@ -72,7 +75,8 @@ struct dnn_plane dnn_plane_make(const int64_t size[DNN_RANK], const int64_t stri
 
 // Whether a call of dnn_run serves: cuDNN is there and has an engine.
 bool dnn_serves(const struct cuda_libraries *libraries, const struct dnn_problem *problem);
-DJ_MUST_USE enum dj_error dnn_run(const struct cuda_libraries *libraries, const struct dnn_problem *problem, const struct dnn_pointers *pointers, cuda_stream stream,
-                                  struct fault *fault);
+// The step: DJ_E_DEVICE or DJ_E_DEVICE_MEMORY with cuDNN's words.
+DJ_MUST_USE enum dj_error dnn_run(const struct cuda_libraries *libraries, const struct dnn_problem *problem,
+                                  const struct dnn_pointers *pointers, cuda_stream stream, struct fault *fault);
 
 #endif

@@ -1,6 +1,6 @@
-// Libraries: cuBLASLt and cuDNN as tables of functions with their handles, as the device opened them (device/cuda/load.h). Either may be absent: then kernels
-// of our own serve, as another numerics class. Functions' and enumerations' names are the libraries' own; declarations are ours, compared with NVIDIA's headers
-// where there are any.
+// Libraries: cuBLASLt and cuDNN as tables of functions with their handles, as the device opened them (device/cuda/load.h). Either may be
+// absent: then kernels of our own serve, as another numerics class. Functions' and enumerations' names are the libraries' own;
+// declarations are ours, compared with NVIDIA's headers where there are any.
 
 #ifndef GPU_WORKER_KERNELS_CUDA_LIBRARIES_H
 #define GPU_WORKER_KERNELS_CUDA_LIBRARIES_H
@@ -30,7 +30,8 @@ struct cuda_libraries {
     struct dnn_cache *plans;
     void *workspace;            // device memory for both, one call at a time (one compute stream)
     size_t workspace_bytes;
-    // Called before a plan of cuDNN is destroyed: ends what may still use it, the stream's work and captured graphs with library calls. NULL: nothing can.
+    // Called before a plan of cuDNN is destroyed: ends what may still use it, the stream's work and captured graphs with library calls.
+    // NULL: nothing can.
     void (*evicting)(void *self);
     void *evicting_self;
     bool is_capturing;          // a stream is captured: plans are neither made nor destroyed
