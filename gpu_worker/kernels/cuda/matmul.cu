@@ -38,15 +38,24 @@ template <> DJ_FN double matmul_scale<double>(double real, int64_t)
     return real;
 }
 
+template <typename T> DJ_FN const T *matmul_added(const struct matmul_args *args, int64_t batch, int64_t i, int64_t j)
+{
+    return (const T *)args->add + batch * args->add_batch + i * args->add_m + j * args->add_n;
+}
+
+// What is added is on its way while a sum is made. Gives 0.
+template <typename T> DJ_FN unsigned matmul_fetch_added(const struct matmul_args *args, int64_t batch, int64_t i, int64_t j)
+{
+    return args->add != nullptr && i < args->m && j < args->n ? dj_fetch(matmul_added<T>(args, batch, i, j)) : 0;
+}
+
 template <typename T>
 DJ_FN void matmul_finish(const struct matmul_args *args, int64_t batch, int64_t i, int64_t j, typename matmul_sum<T>::type sum)
 {
     typedef typename matmul_sum<T>::type Number;
     Number value = matmul_scale<Number>(args->alpha, args->alpha_int) * sum;
-    if (args->add != nullptr) {
-        const T *add = (const T *)args->add + batch * args->add_batch + i * args->add_m + j * args->add_n;
-        value += matmul_scale<Number>(args->beta, args->beta_int) * (Number)dj_load(add);
-    }
+    if (args->add != nullptr)
+        value += matmul_scale<Number>(args->beta, args->beta_int) * (Number)dj_load(matmul_added<T>(args, batch, i, j));
     T *out = (T *)args->out + batch * args->out_batch + i * args->out_m + j * args->out_n;
     dj_store(out, (typename dj_math<T>::type)value);
 }
@@ -174,6 +183,8 @@ template <typename T, int M> DJ_FN void matmul_nk(const struct matmul_args *args
         int64_t group = matmul_least(first + warp / args->k_warps, groups - 1);
         int64_t batch = args->batch == 1 ? 0 : group / across, column = (group - batch * across) * C;
         Number sum[M][C] = {}, mine = 0;
+        if (share == 0 && lane < M * C)
+            end += matmul_fetch_added<T>(args, batch, lane / C, column + lane % C);
         matmul_nk_sums<T, M, C>(args, batch, column, begin + (share * 32 + lane) * V, end, args->k_warps * 32 * V, sum);
         DJ_UNROLL
         for (int i = 0; i < M * C; i++) {
@@ -290,6 +301,8 @@ DJ_FN void matmul_kn_columns(const struct matmul_args *args, int64_t batch, int6
     struct matmul_held held = {0, M * V, 0};
     Number sum[M * V] = {};
 
+    if ((int)threadIdx.x < M * width)
+        end += matmul_fetch_added<T>(args, batch, (int)threadIdx.x / width, first + (int)threadIdx.x % width);
     k += (int)threadIdx.x / lanes;
     if (args->b_is_wide && left >= V)
         k = matmul_kn_rounds<UNROLL, T, M>(args, a, b, k, end, hop, sum);

@@ -275,13 +275,14 @@ template <typename C> DJ_FN C gelu(C x, bool is_tanh)
     return is_tanh ? (C)0.5 * x * (1 + tanh(inner)) : (C)0.5 * x * (1 + erf(x * (C)0.70710678118654752440));
 }
 
+// Of two products that are added the compiler would choose one to fuse, perhaps not the same one for vectors and for single elements.
 template <typename C> DJ_FN C gelu_slope(C x, bool is_tanh)
 {
     if (is_tanh) {
         C t = tanh((C)0.79788456080286535588 * (x + (C)0.044715 * x * x * x));
-        return (C)0.5 * (1 + t) + (C)0.5 * x * (1 - t * t) * (C)0.79788456080286535588 * (1 + (C)0.134145 * x * x);
+        return fma((C)0.5 * x * (1 - t * t) * (C)0.79788456080286535588, 1 + (C)0.134145 * x * x, (C)0.5 * (1 + t));
     }
-    return (C)0.5 * (1 + erf(x * (C)0.70710678118654752440)) + x * (C)0.39894228040143267794 * exp((C)-0.5 * x * x);
+    return fma(x * (C)0.39894228040143267794, exp((C)-0.5 * x * x), (C)0.5 * (1 + erf(x * (C)0.70710678118654752440)));
 }
 
 template <typename C> DJ_FN C sigmoid(C x)
