@@ -343,9 +343,10 @@ DJ_FN typename Rule::State join_lanes(const struct reduce_args *args, typename R
 {
     typename Rule::State *shared = (typename Rule::State *)memory;
     for (unsigned half = lanes / 2; half > 0; half /= 2) {
-        dj_sync();    // whoever read in the round before is through
+        const bool is_in_warp = half < 32 && pitch == 1;    // whoever reads and whom it reads from
+        is_in_warp ? dj_warp_sync() : dj_sync();    // whoever read in the round before is through
         shared[threadIdx.x] = own;
-        dj_sync();
+        is_in_warp ? dj_warp_sync() : dj_sync();
         if (lane < half)
             Rule::join(own, shared[threadIdx.x + half * pitch], args);
     }
