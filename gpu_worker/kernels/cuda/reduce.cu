@@ -250,12 +250,19 @@ template <typename T> struct read_as {
     {
         return dj_load((const T *)args->in + at);
     }
+    DJ_FN static bool is_aligned(const struct reduce_args *args, int64_t at)
+    {
+        return (uintptr_t)((const T *)args->in + at) % 16 == 0;
+    }
+    DJ_FN static Pack load_pack(const struct reduce_args *args, int64_t at)
+    {
+        return *(const Pack *)((const T *)args->in + at);
+    }
     DJ_FN static bool load_group(const struct reduce_args *args, int64_t at, Number *x)
     {
-        const T *from = (const T *)args->in + at;
-        if ((uintptr_t)from % 16 != 0)
+        if (!is_aligned(args, at))
             return false;
-        const Pack pack = *(const Pack *)from;
+        const Pack pack = load_pack(args, at);
         for (int u = 0; u < group; u++)
             x[u] = dj_load(&pack.value[u]);
         return true;
@@ -316,6 +323,29 @@ DJ_FN void read_group(const struct reduce_args *args, int64_t base, int64_t i, i
                           : Read::load(args, base + place_at(&args->reduced, 0, i + u));
 }
 
+// Folds groups of a dense reduced space from `i` on, AHEAD at a time, whose reads are on their way together; returns where it ended.
+template <typename Rule, typename Read>
+DJ_FN int64_t fold_ahead(const struct reduce_args *args, int64_t base, int64_t i, int64_t last, typename Rule::State *chain)
+{
+    enum { group = Read::group, AHEAD = 4 };
+    const int64_t step = (int64_t)args->lanes * group;
+    if (args->reduced.rank != 1 || args->reduced.stride[0][0] != 1 || !Read::is_aligned(args, base + i))
+        return i;
+    for (; i + (AHEAD - 1) * step + group <= last; i += AHEAD * step) {
+        typename Read::Pack pack[AHEAD];
+        DJ_UNROLL
+        for (int a = 0; a < AHEAD; a++)
+            pack[a] = Read::load_pack(args, base + i + a * step);
+        DJ_UNROLL
+        for (int a = 0; a < AHEAD; a++) {
+            DJ_UNROLL
+            for (int u = 0; u < group; u++)
+                Rule::fold(chain[u], dj_load(&pack[a].value[u]), i + a * step + u, args);
+        }
+    }
+    return i;
+}
+
 // Lane `lane`'s share of elements [first, last).
 template <typename Rule, typename Read>
 DJ_FN typename Rule::State fold_lane(const struct reduce_args *args, int64_t base, int64_t first, int64_t last, int64_t lane)
@@ -324,7 +354,10 @@ DJ_FN typename Rule::State fold_lane(const struct reduce_args *args, int64_t bas
     typename Rule::State chain[group];
     for (int u = 0; u < group; u++)
         chain[u] = Rule::start(args);
-    for (int64_t i = first + lane * group; i < last; i += (int64_t)args->lanes * group) {
+    int64_t i = first + lane * group;
+    if constexpr (Read::group > 1)
+        i = fold_ahead<Rule, Read>(args, base, i, last, chain);
+    for (; i < last; i += (int64_t)args->lanes * group) {
         typename Read::Number x[group];
         read_group<Read>(args, base, i, last - i, x);
         for (int u = 0; u < group; u++)
@@ -444,7 +477,7 @@ enum { STATE_WORDS = REDUCE_THREADS * REDUCE_STATE_BYTES / 8 };
 #define REDUCE_CALL(...) reduce_with<__VA_ARGS__, Reader>(args, memory)
 #define JOIN_CALL(...) join_with<__VA_ARGS__, Reader::Number>(args, memory)
 #define REDUCE(name, Read, rules, call) \
-    DJ_KERNEL(name, struct reduce_args, REDUCE_THREADS) \
+    DJ_KERNEL_OF(name, struct reduce_args, REDUCE_THREADS, REDUCE_BLOCKS) \
     { \
         DJ_SHARED(double, memory, STATE_WORDS); \
         typedef Read Reader; \
