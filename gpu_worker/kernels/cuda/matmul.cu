@@ -4,8 +4,8 @@
 //   once, a comes from the first-level cache. Warps of a block may share columns, and blocks (splits) too.
 // - few rows of a, b stored [k][n]: a block takes the columns that 2, 4 or 8 neighbouring threads cover with 16-byte loads, its other
 //   threads take other rows of b; sums are folded within warps (each step halves what a lane holds) and then across warps.
-//   Both read b at the memory's speed only if enough of it is on its way: 4.8 TB/s for 0.7 us are 26 KB a multiprocessor. So with one row a
-//   thread has 8 loads of 16 bytes on their way, which is 64 to 96 KB a multiprocessor at the numbers of blocks that the bounds below let run.
+//   Both read b at the memory's speed only if enough of it is on its way: 4.8 TB/s for 0.7 us are 26 KB a multiprocessor. So with one
+//   row a thread has 8 loads of 16 bytes on their way, which is 64 to 96 KB at the numbers of blocks that the bounds below let run.
 // - anything: tiles of 64 x 64 in shared memory, 4 x 4 sums a thread.
 //
 // Which elements a thread adds, and how sums are combined, follows from sizes only. What cannot be read as 16 bytes (alignment, strides,
@@ -110,7 +110,8 @@ DJ_FN int64_t matmul_least(int64_t a, int64_t b)
 // Adds UNROLL vectors, `hop` apart, of C columns for M rows; a_row is the step between rows. All loads of b come first and none has a
 // condition, else the compiler lets each wait for the one before: what a thread has on its way is what the memory's latency is divided by.
 template <int UNROLL, typename T, int M, int C, typename Number>
-DJ_FN void matmul_nk_round(const T *a, const int64_t (&a_row)[M], const T *const (&b)[C], int64_t k, int64_t hop, Number (&sum)[M][C])
+DJ_FN void matmul_nk_round(const T *a, const int64_t (&a_row)[M], const T *const (&b)[C], int64_t k, int64_t hop,
+                           Number (&sum)[M][C])
 {
     enum { V = MATMUL_VECTOR_BYTES / sizeof(T) };
     dj_bytes16 weights[UNROLL][C];

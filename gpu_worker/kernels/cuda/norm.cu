@@ -189,8 +189,8 @@ template <typename T> DJ_FN T norm_applied(T x, T g, const norm_line &line, bool
 // A piece that begins at `first`, where neighbours are of one channel for `inner` values; *line is that of *channel, of which `left` values
 // are still to come.
 template <typename T>
-DJ_FN void apply_planes(const struct norm_apply_args *args, norm_chunk<T> *x, const norm_chunk<T> &g, int64_t *channel, int64_t *left,
-                        norm_line *line)
+DJ_FN void apply_planes(const struct norm_apply_args *args, norm_chunk<T> *x, const norm_chunk<T> &g, int64_t *channel,
+                        int64_t *left, norm_line *line)
 {
     bool is_gradient = args->apply == NORM_APPLY_GRADIENT;
     DJ_UNROLL
@@ -239,7 +239,8 @@ template <typename T> DJ_FN void apply_wide(const struct norm_apply_args *args, 
         for (int k = 0; k < NORM_APPLY_PIECES; k++)
             apply_channels<T>(args, &a[k], b[k], (first + k * LENGTH) % args->channels);
     } else {
-        int64_t plane = first, left = args->inner - index_split(&plane, args->inner), channel = index_split(&plane, args->channels);
+        int64_t plane = first, left = args->inner - index_split(&plane, args->inner),
+                channel = index_split(&plane, args->channels);
         norm_line line = line_of(args, channel);
         DJ_UNROLL
         for (int k = 0; k < NORM_APPLY_PIECES; k++)
@@ -265,9 +266,10 @@ template <typename T> DJ_FN void norm_apply(const struct norm_apply_args *args)
         DJ_ROLLED
         for (int64_t i = first; i < first + LENGTH && i < count; i++) {
             int64_t channel = args->is_dense ? i % round / args->inner : place_cold(&args->all, 3, i);
-            int64_t x_at = args->is_dense ? i : place_cold(&args->all, 0, i), g_at = args->is_dense ? i : place_cold(&args->all, 2, i);
-            out[args->is_dense ? i : place_cold(&args->all, 1, i)] = norm_applied<T>(
-                x[x_at], g[g_at], line_cold(args, channel), args->apply == NORM_APPLY_GRADIENT);
+            int64_t x_at = args->is_dense ? i : place_cold(&args->all, 0, i),
+                    g_at = args->is_dense ? i : place_cold(&args->all, 2, i);
+            out[args->is_dense ? i : place_cold(&args->all, 1, i)] = norm_applied<T>(x[x_at], g[g_at], line_cold(args, channel),
+                                                                                     args->apply == NORM_APPLY_GRADIENT);
         }
     }
 }

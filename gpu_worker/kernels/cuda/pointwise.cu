@@ -90,7 +90,8 @@ template <typename T, int WORDS> DJ_FN T element_of(const uint32_t (&word)[WORDS
 
 // N neighbours from element `index` on, or the one that is broadcast along them. Conversions come after the reads of two inputs, so that
 // these are on their way together: what decides here is only how large elements are.
-template <typename C, int N> DJ_FN void read_raw(const struct pointwise_args *args, int input, int64_t index, raw_elements<C, N> *raw)
+template <typename C, int N>
+DJ_FN void read_raw(const struct pointwise_args *args, int input, int64_t index, raw_elements<C, N> *raw)
 {
     const uint32_t bytes = args->in_bytes[input];
     const char *from = (const char *)(args->in[input] != nullptr ? args->in[input] : &args->number[input]) +

@@ -377,7 +377,7 @@ DJ_FN typename Rule::State join_lanes(const struct reduce_args *args, typename R
     typename Rule::State *shared = (typename Rule::State *)memory;
     for (unsigned half = lanes / 2; half > 0; half /= 2) {
         const bool is_in_warp = half < 32 && pitch == 1;    // whoever reads and whom it reads from
-        is_in_warp ? dj_warp_sync() : dj_sync();    // whoever read in the round before is through
+        is_in_warp ? dj_warp_sync() : dj_sync();            // whoever read in the round before is through
         shared[threadIdx.x] = own;
         is_in_warp ? dj_warp_sync() : dj_sync();
         if (lane < half)
