@@ -95,14 +95,13 @@ DJ_FN void read_group(const struct reduce_args *args, int64_t base, int64_t i, i
                           : Read::load(args, base + place_at(&args->reduced, 0, i + u));
 }
 
-// Folds groups of a dense reduced space from `i` on, AHEAD at a time, whose reads are on their way together; returns where it ended.
-template <typename Rule, typename Read>
+// Folds groups of a dense reduced space from `i` on, AHEAD at a time, whose reads are on their way together, then fewer; returns where it
+// ended.
+template <typename Rule, typename Read, int AHEAD>
 DJ_FN int64_t fold_ahead(const struct reduce_args *args, int64_t base, int64_t i, int64_t last, typename Rule::State *chain)
 {
-    enum { group = Read::group, AHEAD = 4 };
+    enum { group = Read::group };
     const int64_t step = (int64_t)args->lanes * group;
-    if (args->reduced.rank != 1 || args->reduced.stride[0][0] != 1 || !Read::is_aligned(args, base + i))
-        return i;
     for (; i + (AHEAD - 1) * step + group <= last; i += AHEAD * step) {
         typename Read::Pack pack[AHEAD];
         DJ_UNROLL
@@ -115,6 +114,8 @@ DJ_FN int64_t fold_ahead(const struct reduce_args *args, int64_t base, int64_t i
                 Rule::fold(chain[u], dj_load(&pack[a].value[u]), i + a * step + u, args);
         }
     }
+    if constexpr (AHEAD > 1)
+        i = fold_ahead<Rule, Read, AHEAD / 2>(args, base, i, last, chain);
     return i;
 }
 
@@ -128,7 +129,8 @@ DJ_FN typename Rule::State fold_lane(const struct reduce_args *args, int64_t bas
         chain[u] = Rule::start(args);
     int64_t i = first + lane * group;
     if constexpr (Read::group > 1)
-        i = fold_ahead<Rule, Read>(args, base, i, last, chain);
+        if (args->reduced.rank == 1 && args->reduced.stride[0][0] == 1 && Read::is_aligned(args, base + i))
+            i = fold_ahead<Rule, Read, 4>(args, base, i, last, chain);
     for (; i < last; i += (int64_t)args->lanes * group) {
         typename Read::Number x[group];
         read_group<Read>(args, base, i, last - i, x);
