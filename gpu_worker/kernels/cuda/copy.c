@@ -3,6 +3,7 @@
 
 #include "gpu_worker/kernels/cuda/copy.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "gpu_worker/kernels/cuda/cuda.h"
@@ -65,6 +66,8 @@ static void parts_launch(const struct parts *parts)
 
 static void parts_flush(struct parts *parts)
 {
+    _Static_assert(sizeof(struct copy_part) % 16 == 0 && offsetof(struct copy_part, pattern) % 16 == 0,
+                   "patterns are read as 16 bytes");
     if (parts->count > 0)
         parts_launch(parts);
     parts->count = 0;

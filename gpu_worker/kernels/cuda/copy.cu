@@ -37,6 +37,8 @@ template <typename T> DJ_FN void move_units(const struct copy_part *part)
 DJ_KERNEL(copy_move, struct copy_part, COPY_THREADS)
 {
     const struct copy_part *part = args + blockIdx.y;
+    if (dj_fetch_all(part, sizeof *part) != 0)
+        return;
     switch (part->unit) {
     case 1: move_units<uint8_t>(part); break;
     case 2: move_units<uint16_t>(part); break;

@@ -8,10 +8,10 @@
 
 enum {
     WARP = 32,
-    K_LEAST = 32,              // below it tiles are as good as the kernels for few rows
-    NK_WARPS_WANTED = 2048,    // in all blocks: about sixteen for each of 132 multiprocessors
-    KN_BLOCKS_WANTED = 96,     // else rows of b are read in narrower pieces
-    KN_BLOCKS_ALONE = 132,     // up to here each has a multiprocessor, and more threads
+    K_LEAST = 32,                 // below it tiles are as good as the kernels for few rows
+    NK_WARPS_WANTED = 2048,       // in all blocks: about sixteen for each of 132 multiprocessors
+    KN_BLOCKS_WANTED = 96,        // else rows of b are read in narrower pieces
+    KN_BLOCKS_ALONE = 132,        // up to here each has a multiprocessor, and more threads
     SPLIT_BLOCKS_WANTED = 128,    // where k is split over blocks
     SPLIT_BLOCKS_FEW = 48,        // below it it is split
     SPLIT_K_LEAST = 2048,         // of k in a split: a pass more costs as much as reading about so many rows

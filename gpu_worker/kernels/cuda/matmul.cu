@@ -4,8 +4,8 @@
 //   once, a comes from the first-level cache. Warps of a block may share columns, and blocks (splits) too.
 // - few rows of a, b stored [k][n]: a block takes the columns that 2, 4 or 8 neighbouring threads cover with 16-byte loads, its other
 //   threads take other rows of b; sums are folded within warps (each step halves what a lane holds) and then across warps.
-//   Both read b at the memory's speed only if enough of it is on its way: 4.8 TB/s for 0.7 us are 26 KB a multiprocessor. So with one row a
-//   thread has 8 loads of 16 bytes on their way, which is 64 to 96 KB a multiprocessor at the numbers of blocks that the bounds below let run.
+//   Both read b at the memory's speed only if enough of it is on its way: 4.8 TB/s for 0.7 us are 26 KB a multiprocessor. So with one
+//   row a thread has 8 loads of 16 bytes on their way, which is 64 to 96 KB at the numbers of blocks that the bounds below let run.
 // - anything: tiles of 64 x 64 in shared memory, 4 x 4 sums a thread.
 //
 // Which elements a thread adds, and how sums are combined, follows from sizes only. What cannot be read as 16 bytes (alignment, strides,
@@ -38,15 +38,24 @@ template <> DJ_FN double matmul_scale<double>(double real, int64_t)
     return real;
 }
 
+template <typename T> DJ_FN const T *matmul_added(const struct matmul_args *args, int64_t batch, int64_t i, int64_t j)
+{
+    return (const T *)args->add + batch * args->add_batch + i * args->add_m + j * args->add_n;
+}
+
+// What is added is on its way while a sum is made. Gives 0.
+template <typename T> DJ_FN unsigned matmul_fetch_added(const struct matmul_args *args, int64_t batch, int64_t i, int64_t j)
+{
+    return args->add != nullptr && i < args->m && j < args->n ? dj_fetch(matmul_added<T>(args, batch, i, j)) : 0;
+}
+
 template <typename T>
 DJ_FN void matmul_finish(const struct matmul_args *args, int64_t batch, int64_t i, int64_t j, typename matmul_sum<T>::type sum)
 {
     typedef typename matmul_sum<T>::type Number;
     Number value = matmul_scale<Number>(args->alpha, args->alpha_int) * sum;
-    if (args->add != nullptr) {
-        const T *add = (const T *)args->add + batch * args->add_batch + i * args->add_m + j * args->add_n;
-        value += matmul_scale<Number>(args->beta, args->beta_int) * (Number)dj_load(add);
-    }
+    if (args->add != nullptr)
+        value += matmul_scale<Number>(args->beta, args->beta_int) * (Number)dj_load(matmul_added<T>(args, batch, i, j));
     T *out = (T *)args->out + batch * args->out_batch + i * args->out_m + j * args->out_n;
     dj_store(out, (typename dj_math<T>::type)value);
 }
@@ -101,7 +110,8 @@ DJ_FN int64_t matmul_least(int64_t a, int64_t b)
 // Adds UNROLL vectors, `hop` apart, of C columns for M rows; a_row is the step between rows. All loads of b come first and none has a
 // condition, else the compiler lets each wait for the one before: what a thread has on its way is what the memory's latency is divided by.
 template <int UNROLL, typename T, int M, int C, typename Number>
-DJ_FN void matmul_nk_round(const T *a, const int64_t (&a_row)[M], const T *const (&b)[C], int64_t k, int64_t hop, Number (&sum)[M][C])
+DJ_FN void matmul_nk_round(const T *a, const int64_t (&a_row)[M], const T *const (&b)[C], int64_t k, int64_t hop,
+                           Number (&sum)[M][C])
 {
     enum { V = MATMUL_VECTOR_BYTES / sizeof(T) };
     dj_bytes16 weights[UNROLL][C];
@@ -174,6 +184,8 @@ template <typename T, int M> DJ_FN void matmul_nk(const struct matmul_args *args
         int64_t group = matmul_least(first + warp / args->k_warps, groups - 1);
         int64_t batch = args->batch == 1 ? 0 : group / across, column = (group - batch * across) * C;
         Number sum[M][C] = {}, mine = 0;
+        if (share == 0 && lane < M * C)
+            end += matmul_fetch_added<T>(args, batch, lane / C, column + lane % C);
         matmul_nk_sums<T, M, C>(args, batch, column, begin + (share * 32 + lane) * V, end, args->k_warps * 32 * V, sum);
         DJ_UNROLL
         for (int i = 0; i < M * C; i++) {
@@ -290,6 +302,8 @@ DJ_FN void matmul_kn_columns(const struct matmul_args *args, int64_t batch, int6
     struct matmul_held held = {0, M * V, 0};
     Number sum[M * V] = {};
 
+    if ((int)threadIdx.x < M * width)
+        end += matmul_fetch_added<T>(args, batch, (int)threadIdx.x / width, first + (int)threadIdx.x % width);
     k += (int)threadIdx.x / lanes;
     if (args->b_is_wide && left >= V)
         k = matmul_kn_rounds<UNROLL, T, M>(args, a, b, k, end, hop, sum);

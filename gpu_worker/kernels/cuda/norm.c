@@ -412,8 +412,10 @@ static enum dj_error emit_apply(struct cuda_program *program, const struct tenso
     args->is_dense = tensor_is_dense(&out->meta) && same_strides(&x->meta, &out->meta) && same_strides(&x->meta, &g->meta);
     args->is_wide = args->is_dense && is_aligned(x->data) && is_aligned(out->data) && is_aligned(g->data);
     args->inner = args->channels > 1 && args->is_dense ? out->meta.stride[1] : args->all.count;
-    struct cuda_shape shape = {
-        .grid_x = cuda_blocks(args->all.count, NORM_APPLY_THREADS * piece, ROWS_MOST), 1, 1, .block = NORM_APPLY_THREADS};
+    struct cuda_shape shape = {.grid_x = cuda_blocks(args->all.count, NORM_APPLY_THREADS * NORM_APPLY_PIECES * piece, ROWS_MOST),
+                               1,
+                               1,
+                               .block = NORM_APPLY_THREADS};
     cuda_emit(program, functions_of(x->meta.dtype).apply, shape, args, sizeof *args);
     return DJ_OK;
 }

@@ -6,6 +6,7 @@
 // norm_finish adds these in order, in double; norm_apply then makes each value from its channel's numbers.
 
 #include "gpu_worker/kernels/cuda/device.cuh"
+#include "gpu_worker/kernels/cuda/index.cuh"
 #include "gpu_worker/kernels/cuda/loss.cuh"
 #include "gpu_worker/kernels/cuda/norm.h"
 #include "gpu_worker/kernels/cuda/norm_rows.cuh"
@@ -149,55 +150,126 @@ DJ_FN void norm_finish_channels(const struct norm_finish_args *args)
 
 // Value by value -------------------------------------------------------------------------------------------------------------
 
-// Numbers of COUNT values' channels: out = (x - mean) * slope + shift + g * factor.
-template <int COUNT> struct norm_lines {
-    float mean[COUNT], slope[COUNT], shift[COUNT], factor[COUNT];
+// A channel's numbers: out = (x - mean) * slope + shift + g * factor.
+struct norm_line {
+    float mean, slope, shift, factor;
 };
 
-template <int COUNT> DJ_FN norm_lines<COUNT> lines_of(const struct norm_apply_args *args, int64_t first, int64_t inner)
+DJ_FN float norm_slope(const struct norm_apply_args *args, float weight, float spread)
 {
-    norm_lines<COUNT> lines;
-    vector_chunk<COUNT>(&args->mean, 0, first, inner, args->channels, 0.0f, lines.mean);
-    vector_chunk<COUNT>(&args->weight, 0, first, inner, args->channels, 1.0f, lines.slope);
-    vector_chunk<COUNT>(&args->bias, 0, first, inner, args->channels, 0.0f, lines.shift);
-    vector_chunk<COUNT>(&args->spread, 0, first, inner, args->channels, 0.0f, lines.factor);
+    return args->apply == NORM_APPLY_GRADIENT ? weight
+           : args->apply == NORM_APPLY_RSTD   ? weight * spread
+                                              : weight * (1.0f / sqrtf(spread + (float)args->eps));
+}
+
+DJ_FN norm_line line_of(const struct norm_apply_args *args, int64_t channel)
+{
+    float mean = vector_at(&args->mean, channel, 0.0f), weight = vector_at(&args->weight, channel, 1.0f),
+          shift = vector_at(&args->bias, channel, 0.0f), spread = vector_at(&args->spread, channel, 0.0f);
+    return {mean, norm_slope(args, weight, spread), shift, spread};
+}
+DJ_COLD norm_line line_cold(const struct norm_apply_args *args, int64_t channel)
+{
+    return line_of(args, channel);
+}
+
+DJ_FN float norm_applied(float x, float g, const norm_line &line, bool is_gradient)
+{
+    float value = fmaf(x - line.mean, line.slope, line.shift);
+    return is_gradient ? fmaf(g, line.factor, value) : value;
+}
+
+template <typename T> DJ_FN T norm_applied(T x, T g, const norm_line &line, bool is_gradient)
+{
+    T y;
+    dj_store(&y, norm_applied(dj_load(&x), dj_load(&g), line, is_gradient));
+    return y;
+}
+
+// A piece that begins at `first`, where neighbours are of one channel for `inner` values; *line is that of *channel, of which `left` values
+// are still to come.
+template <typename T>
+DJ_FN void apply_planes(const struct norm_apply_args *args, norm_chunk<T> *x, const norm_chunk<T> &g, int64_t *channel,
+                        int64_t *left, norm_line *line)
+{
+    bool is_gradient = args->apply == NORM_APPLY_GRADIENT;
     DJ_UNROLL
-    for (int j = 0; j < COUNT && args->apply != NORM_APPLY_GRADIENT; j++)
-        lines.slope[j] *= args->apply == NORM_APPLY_RSTD ? lines.factor[j] : 1.0f / sqrtf(lines.factor[j] + (float)args->eps);
-    return lines;
+    for (int j = 0; j < norm_chunk<T>::LENGTH; j++) {
+        if (*left == 0) {
+            *channel = *channel + 1 == args->channels ? 0 : *channel + 1;
+            *left = args->inner;
+            *line = line_cold(args, *channel);
+        }
+        x->run.at[j] = norm_applied<T>(x->run.at[j], g.run.at[j], *line, is_gradient);
+        --*left;
+    }
+}
+
+// The same where neighbours are of neighbouring channels.
+template <typename T>
+DJ_FN void apply_channels(const struct norm_apply_args *args, norm_chunk<T> *x, const norm_chunk<T> &g, int64_t first)
+{
+    enum { LENGTH = norm_chunk<T>::LENGTH };
+    float mean[LENGTH], weight[LENGTH], shift[LENGTH], spread[LENGTH];
+    vector_chunk<LENGTH>(&args->mean, 0, first, 1, args->channels, 0.0f, mean);
+    vector_chunk<LENGTH>(&args->weight, 0, first, 1, args->channels, 1.0f, weight);
+    vector_chunk<LENGTH>(&args->bias, 0, first, 1, args->channels, 0.0f, shift);
+    vector_chunk<LENGTH>(&args->spread, 0, first, 1, args->channels, 0.0f, spread);
+    DJ_UNROLL
+    for (int j = 0; j < LENGTH; j++) {
+        norm_line line = {mean[j], norm_slope(args, weight[j], spread[j]), shift[j], spread[j]};
+        x->run.at[j] = norm_applied<T>(x->run.at[j], g.run.at[j], line, args->apply == NORM_APPLY_GRADIENT);
+    }
+}
+
+// NORM_APPLY_PIECES pieces of dense tensors from element `first` on.
+template <typename T> DJ_FN void apply_wide(const struct norm_apply_args *args, int64_t first)
+{
+    enum { LENGTH = norm_chunk<T>::LENGTH };
+    const T *x = (const T *)args->x + first, *g = (const T *)args->gradient + first;
+    norm_chunk<T> a[NORM_APPLY_PIECES], b[NORM_APPLY_PIECES];
+    DJ_UNROLL
+    for (int k = 0; k < NORM_APPLY_PIECES; k++)
+        a[k] = b[k] = chunk_load(x + k * LENGTH);
+    DJ_UNROLL
+    for (int k = 0; k < NORM_APPLY_PIECES && args->apply == NORM_APPLY_GRADIENT; k++)
+        b[k] = chunk_load(g + k * LENGTH);
+    if (args->inner == 1) {
+        DJ_UNROLL
+        for (int k = 0; k < NORM_APPLY_PIECES; k++)
+            apply_channels<T>(args, &a[k], b[k], (first + k * LENGTH) % args->channels);
+    } else {
+        int64_t plane = first, left = args->inner - index_split(&plane, args->inner),
+                channel = index_split(&plane, args->channels);
+        norm_line line = line_of(args, channel);
+        DJ_UNROLL
+        for (int k = 0; k < NORM_APPLY_PIECES; k++)
+            apply_planes<T>(args, &a[k], b[k], &channel, &left, &line);
+    }
+    DJ_UNROLL
+    for (int k = 0; k < NORM_APPLY_PIECES; k++)
+        chunk_store(a[k], (T *)args->out + first + k * LENGTH);
 }
 
 template <typename T> DJ_FN void norm_apply(const struct norm_apply_args *args)
 {
-    enum { LENGTH = norm_chunk<T>::LENGTH };
+    enum { LENGTH = norm_chunk<T>::LENGTH * NORM_APPLY_PIECES };
     int64_t count = args->all.count, step = (int64_t)gridDim.x * blockDim.x * LENGTH, round = args->inner * args->channels;
-    bool is_gradient = args->apply == NORM_APPLY_GRADIENT;
     const T *x = (const T *)args->x, *g = (const T *)args->gradient;
     T *out = (T *)args->out;
     DJ_ROLLED
     for (int64_t first = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * LENGTH; first < count; first += step) {
         if (args->is_wide && count - first >= LENGTH) {
-            norm_chunk<T> a = chunk_load(x + first), b = a;
-            if (is_gradient)
-                b = chunk_load(g + first);
-            norm_lines<LENGTH> lines = lines_of<LENGTH>(args, first % round, args->inner);
-            DJ_UNROLL
-            for (int j = 0; j < LENGTH; j++) {
-                float value = fmaf(a.value(j) - lines.mean[j], lines.slope[j], lines.shift[j]);
-                dj_store(&a.run.at[j], is_gradient ? fmaf(b.value(j), lines.factor[j], value) : value);
-            }
-            chunk_store(a, out + first);
+            apply_wide<T>(args, first);
             continue;
         }
         DJ_ROLLED
         for (int64_t i = first; i < first + LENGTH && i < count; i++) {
             int64_t channel = args->is_dense ? i % round / args->inner : place_cold(&args->all, 3, i);
-            norm_lines<1> line = lines_of<1>(args, channel, 1);
-            float value = dj_load(x + (args->is_dense ? i : place_cold(&args->all, 0, i)));
-            value = fmaf(value - line.mean[0], line.slope[0], line.shift[0]);
-            if (is_gradient)
-                value = fmaf(dj_load(g + (args->is_dense ? i : place_cold(&args->all, 2, i))), line.factor[0], value);
-            dj_store(out + (args->is_dense ? i : place_cold(&args->all, 1, i)), value);
+            int64_t x_at = args->is_dense ? i : place_cold(&args->all, 0, i),
+                    g_at = args->is_dense ? i : place_cold(&args->all, 2, i);
+            out[args->is_dense ? i : place_cold(&args->all, 1, i)] = norm_applied<T>(x[x_at], g[g_at], line_cold(args, channel),
+                                                                                     args->apply == NORM_APPLY_GRADIENT);
         }
     }
 }
@@ -215,7 +287,7 @@ template <typename T> DJ_FN void norm_apply(const struct norm_apply_args *args)
     { \
         norm_sums<T>(args); \
     } \
-    DJ_KERNEL(norm_apply_##suffix, struct norm_apply_args, NORM_APPLY_THREADS) \
+    DJ_KERNEL_OF(norm_apply_##suffix, struct norm_apply_args, NORM_APPLY_THREADS, NORM_APPLY_BLOCKS) \
     { \
         norm_apply<T>(args); \
     }

@@ -17,7 +17,8 @@ struct norm_vector {
     int32_t is_wide;                // stride 1 and 16-aligned
 };
 
-enum { NORM_CHUNKS = 4, NORM_ROW_THREADS = 512, NORM_SUM_THREADS = 256, NORM_APPLY_THREADS = 256 };
+enum { NORM_CHUNKS = 4, NORM_ROW_THREADS = 512, NORM_SUM_THREADS = 256 };
+enum { NORM_APPLY_THREADS = 256, NORM_APPLY_BLOCKS = 3, NORM_APPLY_PIECES = 2 };      // pieces of 16 bytes that a thread takes at a time
 
 // Rows of layer norm and group norm. Element i of row r has the channel r % groups * channels + i / plane.
 struct norm_rows_args {

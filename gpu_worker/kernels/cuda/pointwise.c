@@ -284,7 +284,13 @@ static enum dj_error pointwise_emit(const struct kernel_call *call, struct cuda_
     if (op == OP_MASKED_FILL || op == OP_MASKED_FILL_TENSOR || op == OP_DROPOUT_BACKWARD)
         args.in_as[1] = DTYPE_BOOL;
     if (function == CUDA_pointwise_whole && (op == OP_DIV_MODE || op == OP_REMAINDER))
-        program->may_fault = true;    // a divisor of 0
+        program->may_fault = true;                                                         // a divisor of 0
+    if (op == OP_POW_SCALAR && function == CUDA_pointwise_rare_f32 && args.f[0] == 2) {    // RMS norms begin with a square
+        const struct tensor twice[2] = {call->in[0], call->in[0]};
+        args.op = OP_MUL;
+        args.in_as[1] = compute;
+        return launch(program, CUDA_pointwise_simple_f32, &call->out[0], twice, 2, &args);
+    }
     return launch(program, function, &call->out[0], call->in, call->n_in, &args);
 }
 

@@ -90,7 +90,8 @@ template <typename T, int WORDS> DJ_FN T element_of(const uint32_t (&word)[WORDS
 
 // N neighbours from element `index` on, or the one that is broadcast along them. Conversions come after the reads of two inputs, so that
 // these are on their way together: what decides here is only how large elements are.
-template <typename C, int N> DJ_FN void read_raw(const struct pointwise_args *args, int input, int64_t index, raw_elements<C, N> *raw)
+template <typename C, int N>
+DJ_FN void read_raw(const struct pointwise_args *args, int input, int64_t index, raw_elements<C, N> *raw)
 {
     const uint32_t bytes = args->in_bytes[input];
     const char *from = (const char *)(args->in[input] != nullptr ? args->in[input] : &args->number[input]) +
@@ -275,13 +276,14 @@ template <typename C> DJ_FN C gelu(C x, bool is_tanh)
     return is_tanh ? (C)0.5 * x * (1 + tanh(inner)) : (C)0.5 * x * (1 + erf(x * (C)0.70710678118654752440));
 }
 
+// Of two products that are added the compiler would choose one to fuse, perhaps not the same one for vectors and for single elements.
 template <typename C> DJ_FN C gelu_slope(C x, bool is_tanh)
 {
     if (is_tanh) {
         C t = tanh((C)0.79788456080286535588 * (x + (C)0.044715 * x * x * x));
-        return (C)0.5 * (1 + t) + (C)0.5 * x * (1 - t * t) * (C)0.79788456080286535588 * (1 + (C)0.134145 * x * x);
+        return fma((C)0.5 * x * (1 - t * t) * (C)0.79788456080286535588, 1 + (C)0.134145 * x * x, (C)0.5 * (1 + t));
     }
-    return (C)0.5 * (1 + erf(x * (C)0.70710678118654752440)) + x * (C)0.39894228040143267794 * exp((C)-0.5 * x * x);
+    return fma(x * (C)0.39894228040143267794, exp((C)-0.5 * x * x), (C)0.5 * (1 + erf(x * (C)0.70710678118654752440)));
 }
 
 template <typename C> DJ_FN C sigmoid(C x)

@@ -8,7 +8,7 @@
 #include "gpu_worker/kernels/cuda/loop.h"
 
 enum reduce_rule { REDUCE_SUM, REDUCE_PROD, REDUCE_MAX, REDUCE_MIN, REDUCE_ANY, REDUCE_ALL, REDUCE_VAR, REDUCE_NORM };
-enum { REDUCE_THREADS = 256, REDUCE_STATE_BYTES = 32 };
+enum { REDUCE_THREADS = 256, REDUCE_BLOCKS = 2, REDUCE_STATE_BYTES = 32 };
 
 struct reduce_args {
     const void *in;

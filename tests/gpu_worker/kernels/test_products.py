@@ -51,6 +51,18 @@ def test_long_sums_equal_pytorch(dtype):
 
 
 @pytest.mark.parametrize("dtype", FLOATS + HALVES)
+def test_a_row_times_a_large_matrix_equals_pytorch(dtype):
+    # Whole rounds of loads and every shorter one; blocks of both sizes.
+    for k, n in [(2056, 24), (264, 8520)]:
+        x, bias = make((1, k), dtype, -0.5, 0.5), make((n,), dtype)
+        for y in [make((k, n), dtype, -0.5, 0.5), make((n, k), dtype, -0.5, 0.5).t()]:
+            theirs = (bias.double() + x.double() @ y.double()).to(dtype)
+            ours = check("ADDMM", theirs, [bias, x, y], [1, 1], tolerance=TOLERANCE[dtype], threads=(1,))[0]
+            other = call("ADDMM", [bias, shifted(x), shifted(y)], [1, 1])[0]
+            assert torch.equal(bits(ours), bits(other)), "the alignment shows"
+
+
+@pytest.mark.parametrize("dtype", FLOATS + HALVES)
 def test_few_rows_in_batches_equal_pytorch(dtype):
     for m, k, n in [(1, 64, 37), (1, 37, 64), (4, 64, 20), (12, 64, 20)]:
         x, y = make((6, m, k), dtype), make((6, k, n), dtype)
