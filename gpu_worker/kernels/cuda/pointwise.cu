@@ -144,7 +144,7 @@ template <typename C, int N, typename Compute>
 DJ_FN void pointwise_step(const struct pointwise_args *args, int64_t index, Compute compute)
 {
     operands<C, N> x;
-    raw_elements<C, N> a, b;
+    raw_elements<C, N> a{}, b{};
     read_raw<C, N>(args, 0, index, &a);
     if (args->inputs > 1)
         read_raw<C, N>(args, 1, index, &b);
