@@ -154,14 +154,18 @@ static uint64_t bytes_in_memory(const struct device_tensor *tensor)
     return count * dtype_bytes(tensor->meta.dtype);
 }
 
-static uint64_t operand_bytes(const struct device_task *task)
+// Of the tasks from `first` on that have no step of their own before `end`: what follows a chain's first one is in its launch.
+static uint64_t operand_bytes(const struct device_list *list, uint32_t first, uint32_t end)
 {
     uint64_t bytes = 0;
 
-    for (uint32_t i = 0; i < task->n_in; i++)
-        bytes += bytes_in_memory(&task->in[i]);
-    for (uint32_t i = 0; i < task->n_out; i++)
-        bytes += bytes_in_memory(&task->out[i]);
+    for (uint32_t at = first; at < end || at == first; at++) {
+        const struct device_task *task = &list->task[at];
+        for (uint32_t i = 0; i < task->n_in; i++)
+            bytes += bytes_in_memory(&task->in[i]);
+        for (uint32_t i = 0; i < task->n_out; i++)
+            bytes += bytes_in_memory(&task->out[i]);
+    }
     return bytes;
 }
 
@@ -192,11 +196,12 @@ void timing_after(struct cuda_device *device, struct lane *lane, const struct cu
         return;
     }
     const struct device_list *list = lane->flight[lane->flight_issue % LANE_FLIGHTS_MAX].list;
-    const struct device_task *task = &list->task[step->task];
+    const struct cuda_step *next = step + 1;
+    bool is_last = next == lane->program.step + lane->program.steps;
     bool is_first = timing->list != list || timing->task != step->task;
     struct pair *pair = &timing->pair[timing->pair_tail % TIMING_PAIRS];
-    pair->bytes = is_first ? operand_bytes(task) : 0;
-    pair->row = find_row(timing, task->op, step->function, pair->bytes);
+    pair->bytes = is_first ? operand_bytes(list, step->task, is_last ? lane->program_end : next->task) : 0;
+    pair->row = find_row(timing, list->task[step->task].op, step->function, pair->bytes);
     timing->list = list;
     timing->task = step->task;
     if (device_check(device, device->api->cudaEventRecord(pair->after, lane->stream), "recording an event", NULL))
