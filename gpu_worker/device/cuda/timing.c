@@ -154,18 +154,35 @@ static uint64_t bytes_in_memory(const struct device_tensor *tensor)
     return count * dtype_bytes(tensor->meta.dtype);
 }
 
+static uint64_t all_bytes(const struct device_tensor *tensor, uint32_t tensors)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < tensors; i++)
+        bytes += bytes_in_memory(&tensor[i]);
+    return bytes;
+}
+
+// A gather reads as much of its table as it writes.
+static uint64_t task_bytes(const struct device_task *task)
+{
+    uint64_t in = all_bytes(task->in, task->n_in), out = all_bytes(task->out, task->n_out),
+             table = task->n_in == 0 ? 0 : bytes_in_memory(&task->in[0]);
+
+    switch (task->op->number) {
+    case OP_EMBEDDING:
+    case OP_GATHER:
+    case OP_INDEX:
+    case OP_INDEX_SELECT: return in - table + (table < out ? table : out) + out;
+    default: return in + out;
+    }
+}
+
 // Of the tasks from `first` on that have no step of their own before `end`: what follows a chain's first one is in its launch.
 static uint64_t operand_bytes(const struct device_list *list, uint32_t first, uint32_t end)
 {
     uint64_t bytes = 0;
-
-    for (uint32_t at = first; at < end || at == first; at++) {
-        const struct device_task *task = &list->task[at];
-        for (uint32_t i = 0; i < task->n_in; i++)
-            bytes += bytes_in_memory(&task->in[i]);
-        for (uint32_t i = 0; i < task->n_out; i++)
-            bytes += bytes_in_memory(&task->out[i]);
-    }
+    for (uint32_t at = first; at < end || at == first; at++)
+        bytes += task_bytes(&list->task[at]);
     return bytes;
 }
 

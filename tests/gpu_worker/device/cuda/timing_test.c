@@ -114,6 +114,34 @@ static void each_launch_is_counted_under_its_op_and_kernel_with_its_bytes(void *
     assert_non_null(strstr(text, "\"kernel\": \"softmax"));
 }
 
+static void a_gather_counts_the_rows_that_it_takes(void **state)
+{
+    struct device_port *port = port_make(state);
+    struct device_tensor in[2] = {
+        {.offset = 0, .meta = {.dtype = DTYPE_F32, .rank = 2, .size = {1000, 8}, .stride = {8, 1}}},
+        {.offset = 1 << 20, .meta = {.dtype = DTYPE_I64, .rank = 1, .size = {2}, .stride = {1}}},
+    };
+    struct device_tensor out = {.offset = 2 << 20, .meta = {.dtype = DTYPE_F32, .rank = 2, .size = {2, 8}, .stride = {8, 1}}};
+    static const struct attr attr[4];
+    struct device_task task[2] = {
+        {.kind = DEVICE_ZERO, .offset = 0, .bytes = 3 << 20},
+        {.kind = DEVICE_KERNEL,
+         .op = op_info(OP_EMBEDDING),
+         .compute = DTYPE_F32,
+         .n_in = 2,
+         .in = in,
+         .n_out = 1,
+         .out = &out,
+         .attr = attr},
+    };
+    struct device_list list = {.ticket = 1, .tasks = 2, .task = task};
+    port_run(port, &list);
+    assert_ok(list.error);
+    port_stop(port);
+    assert_int_equal(value_of(read_file(), "count"), 1);
+    assert_int_equal(value_of(strstr(read_file(), "\"count\""), "bytes"), 2 * 8 + 2 * 8 * 4 + 2 * 8 * 4);
+}
+
 static void counting_alone_leaves_graphs_as_they_are(void **state)
 {
     struct device_port *port = port_make_with(state, make_counting);
@@ -229,7 +257,7 @@ static void fills_go_before_a_programs_launches_where_there_is_a_workspace(void 
 
 PORT_CASES(a_list_writes_computes_and_reads_in_order, the_first_of_two_failures_is_named,
            lists_of_both_streams_mixed_at_random_keep_every_order, each_launch_is_counted_under_its_op_and_kernel_with_its_bytes,
-           counting_alone_leaves_graphs_as_they_are, the_file_is_complete_when_the_device_has_rested,
-           more_launches_than_there_are_pairs_of_events_are_all_timed, a_time_that_cannot_be_taken_is_counted_and_fails_nothing,
-           a_device_made_anew_is_timed_further, a_folder_that_is_not_there_is_logged_and_fails_nothing,
-           fills_go_before_a_programs_launches_where_there_is_a_workspace)
+           a_gather_counts_the_rows_that_it_takes, counting_alone_leaves_graphs_as_they_are,
+           the_file_is_complete_when_the_device_has_rested, more_launches_than_there_are_pairs_of_events_are_all_timed,
+           a_time_that_cannot_be_taken_is_counted_and_fails_nothing, a_device_made_anew_is_timed_further,
+           a_folder_that_is_not_there_is_logged_and_fails_nothing, fills_go_before_a_programs_launches_where_there_is_a_workspace)
