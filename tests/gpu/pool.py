@@ -49,9 +49,7 @@ class Pool:
         WORK.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix="pool-", dir=WORK))
         self.memory_bytes, self.processes, self.clients = memory_bytes, [], []
-        self.env = (
-            environment() | {"PYTHONPATH": str(package), "XDG_STATE_HOME": str(self.folder), "DJINN_QUIET": "1"} | (extra or {})
-        )
+        self.env = environment() | {"PYTHONPATH": str(package), "XDG_STATE_HOME": str(self.folder)} | (extra or {})
         self.env.pop("DJINN_TOKEN", None)
 
     def begin(self) -> None:
@@ -71,7 +69,8 @@ class Pool:
         self.processes.append(process)
         line = process.stdout.readline() if select.select([process.stdout], [], [], READY_S)[0] else ""
         if "ready at" not in line:
-            raise RuntimeError(f"djinn {' '.join(words)} did not start within {READY_S:.0f} s: {log.read_text()[-TAIL:]}")
+            ended = f"ended with {process.poll()}" if process.poll() is not None else f"was not ready within {READY_S:.0f} s"
+            raise RuntimeError(f"djinn {' '.join(words)} {ended}: {log.read_text()[-TAIL:].strip()}")
         return line.split()[-1]
 
     def client(self, *words: object) -> subprocess.Popen:
