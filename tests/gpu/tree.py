@@ -149,11 +149,23 @@ def compile_objects(compiler: str, folder: str, to: Path) -> list[Path]:
         return list(pool.map(compile_one, shim_sources()))
 
 
+def built_package() -> Path | None:
+    """The package that the build made, if it was for this Python: the configuration's, else that of build/venv (cmake/djinn.cmake)."""
+    cache, made = BUILD / "cmake" / "CMakeCache.txt", BUILD / "python"
+    if not cache.exists() or not (made / "djinn" / "_djinn_torch.so").exists():
+        return None
+    named = [line.partition("=")[2] for line in cache.read_text().splitlines() if line.startswith("DJINN_PYTHON:")]
+    return made if sys.executable == ("".join(named) or str(ROOT / "build" / "venv" / "bin" / "python")) else None
+
+
 def shim() -> Path:
     """The folder to put on PYTHONPATH: the package with a shim for the torch found; compiled when there is none yet."""
     folder = torch_folder()
     if not folder:
         raise Refused("no torch: run this with the Python that has it")
+    built = built_package()
+    if built is not None:
+        return built
     target, stamp = WORK / "python", shim_stamp(folder)
     told = target / "made-of"
     if told.exists() and told.read_text() == stamp:
