@@ -5,6 +5,7 @@
 
 cmake_args ?=
 gpu_python ?= build/venv/bin/python
+gpu_targets := djinn_kernels_cuda djinn_kernels_test gpu_worker_device_cuda_module_module_test
 
 build: configure     ## build build/bin/djinn, build/lib/libdjinn.so and the Python package (default)
 	@cmake --build build/cmake
@@ -36,14 +37,14 @@ test-cuda-libraries: setup ## ask cuDNN and cuBLASLt themselves about our graphs
 	@scripts/test libraries
 
 test-gpu: build      ## prove the CUDA worker on this machine's GPU (docs/gpu.md)
-	@cmake --build build/cmake --target djinn_kernels_cuda
+	@cmake --build build/cmake --target $(gpu_targets)
 	@$(gpu_python) scripts/test-gpu
 
 bench-gpu: build     ## measure it beside local PyTorch and the memory's bandwidth
 	@$(gpu_python) scripts/bench-gpu
 
 gpu-tree: build      ## pack what is carried to a machine with a GPU: build/djinn-gpu.tar.xz
-	@cmake --build build/cmake --target djinn_kernels_cuda
+	@cmake --build build/cmake --target $(gpu_targets)
 	@build/venv/bin/python scripts/test-gpu --pack build/djinn-gpu.tar.xz
 
 lint: configure        ## the checks of tests/lint only

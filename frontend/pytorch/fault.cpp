@@ -7,7 +7,7 @@
 
 #include <Python.h>
 
-#if PY_VERSION_HEX >= 0x030B0000 && PY_VERSION_HEX < 0x030C0000
+#if PY_VERSION_HEX >= 0x030B0000 && PY_VERSION_HEX < 0x030D0000
 #define Py_BUILD_CORE 1
 #include <internal/pycore_frame.h>
 #undef Py_BUILD_CORE
@@ -107,8 +107,12 @@ void note_site()
     static thread_local uint32_t last = 0;
     PyThreadState *thread = PyGILState_GetThisThreadState();
     uint32_t number = 0;
-    if (thread && thread->cframe && thread->cframe->current_frame) {
-        _PyInterpreterFrame *frame = thread->cframe->current_frame;
+    _PyInterpreterFrame *frame = thread && thread->cframe ? thread->cframe->current_frame : nullptr;
+#if PY_VERSION_HEX >= 0x030C0000
+    if (frame && frame->owner == FRAME_OWNED_BY_CSTACK)
+        frame = nullptr;    // the interpreter's own, without code of a program
+#endif
+    if (frame) {
         PyCodeObject *code = frame->f_code;
         int instruction = _PyInterpreterFrame_LASTI(frame);
         slot &entry = cache[(reinterpret_cast<size_t>(code) / 64 + static_cast<size_t>(instruction)) % CACHE_SLOTS];

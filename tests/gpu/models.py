@@ -1,6 +1,7 @@
 """Models in plain PyTorch, built from a seed, so that a machine with torch and nothing else can run them.
 
-``make(name)`` gives a model in evaluation mode; ``inputs(name, batch)`` what it takes. Decoders have ``step(ids, cache)``.
+``make(name)`` gives a model in evaluation mode; ``inputs(name, batch)`` what it takes. Decoders have ``step(ids, cache)``, whose cache grows with
+every token; ``StaticDecoder`` is the same decoder with a cache of fixed size, which is what torch.compile and CUDA graphs need to be fast.
 """
 
 from __future__ import annotations
@@ -50,24 +51,29 @@ class Block(nn.Module):
         self.gate = nn.Linear(width, 4 * width, bias=False) if is_llama else None
         self.down = nn.Linear(4 * width, width, bias=not is_llama)
 
-    def forward(self, x, cache, is_causal, angles):  # noqa: ANN001, ANN201
+    def project(self, x, angles):  # noqa: ANN001, ANN201
         b, t, width = x.shape
         q, k, v = self.qkv(self.norm1(x)).split([width, self.shared * self.size, self.shared * self.size], -1)
         q = q.view(b, t, self.heads, self.size).transpose(1, 2)
         k = k.view(b, t, self.shared, self.size).transpose(1, 2)
         v = v.view(b, t, self.shared, self.size).transpose(1, 2)
-        if angles is not None:
-            q, k = rotate(q, *angles), rotate(k, *angles)
-        if cache is not None:
-            k, v = torch.cat((cache[0], k), 2), torch.cat((cache[1], v), 2)
-        kept = (k, v)
+        return (rotate(q, *angles), rotate(k, *angles), v) if angles is not None else (q, k, v)
+
+    def attend(self, x, q, k, v, **how):  # noqa: ANN001, ANN003, ANN201
+        b, t, width = x.shape
         if self.shared != self.heads:
             k, v = (y.repeat_interleave(self.heads // self.shared, 1) for y in (k, v))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal and t > 1)
+        y = F.scaled_dot_product_attention(q, k, v, **how)
         x = x + self.out(y.transpose(1, 2).reshape(b, t, width))
         h = self.norm2(x)
         up = self.up(h)
-        return x + self.down(F.silu(self.gate(h)) * up if self.gate is not None else F.gelu(up)), kept
+        return x + self.down(F.silu(self.gate(h)) * up if self.gate is not None else F.gelu(up))
+
+    def forward(self, x, cache, is_causal, angles):  # noqa: ANN001, ANN201
+        q, k, v = self.project(x, angles)
+        if cache is not None:
+            k, v = torch.cat((cache[0], k), 2), torch.cat((cache[1], v), 2)
+        return self.attend(x, q, k, v, is_causal=is_causal and x.shape[1] > 1), (k, v)
 
 
 class Transformer(nn.Module):
@@ -84,17 +90,18 @@ class Transformer(nn.Module):
         self.norm = Norm(width) if self.is_llama else nn.LayerNorm(width)
         self.size = width // heads
 
-    def step(self, x: torch.Tensor, cache: list | None = None) -> tuple[torch.Tensor, list]:
-        done = cache[0][0].shape[2] if cache else 0
+    def embed(self, x: torch.Tensor, places: torch.Tensor | None = None, done: int = 0) -> tuple:
         h = self.tokens(x) if self.tokens is not None else self.patches(x).flatten(2).transpose(1, 2)
-        places = torch.arange(done, done + h.shape[1], device=h.device)
-        angles = None
+        if places is None:
+            places = torch.arange(done, done + h.shape[1], device=h.device)
         if self.positions is not None:
-            h = h + self.positions(places)
-        else:
-            turn = places[:, None] * (10000.0 ** (-torch.arange(0, self.size, 2, device=h.device) / self.size))
-            turn = torch.cat((turn, turn), -1)
-            angles = turn.cos().to(h.dtype), turn.sin().to(h.dtype)
+            return h + self.positions(places), None
+        turn = places[:, None] * (10000.0 ** (-torch.arange(0, self.size, 2, device=h.device) / self.size))
+        turn = torch.cat((turn, turn), -1)
+        return h, (turn.cos().to(h.dtype), turn.sin().to(h.dtype))
+
+    def step(self, x: torch.Tensor, cache: list | None = None) -> tuple[torch.Tensor, list]:
+        h, angles = self.embed(x, done=cache[0][0].shape[2] if cache else 0)
         kept = []
         for i, block in enumerate(self.blocks):
             h, pair = block(h, cache[i] if cache else None, self.is_causal, angles)
@@ -104,6 +111,31 @@ class Transformer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.step(x)[0]
+
+
+class StaticDecoder(nn.Module):
+    """One token with a cache of ``length`` places, of which those up to ``place`` count: sizes and addresses are the same for every token."""
+
+    def __init__(self, model: Transformer, prefilled: list, length: int) -> None:
+        super().__init__()
+        self.model, self.length = model, length
+        self.cache = []
+        for pair in prefilled:
+            places = [torch.zeros(*y.shape[:2], length, y.shape[3], dtype=y.dtype, device=y.device) for y in pair]
+            for ours, theirs in zip(places, pair, strict=True):
+                ours[:, :, : theirs.shape[2]] = theirs
+                torch._dynamo.mark_static_address(ours)
+            self.cache.append(places)
+
+    def forward(self, ids: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        h, angles = self.model.embed(ids, place)
+        mask = (torch.arange(self.length, device=h.device) <= place)[None, None, None]
+        for block, (k, v) in zip(self.model.blocks, self.cache, strict=True):
+            q, new_k, new_v = block.project(h, angles)
+            k.index_copy_(2, place, new_k)
+            v.index_copy_(2, place, new_v)
+            h = block.attend(h, q, k, v, attn_mask=mask)
+        return first_token(self.model.norm(h)[:, -1:] @ self.model.tokens.weight.T)
 
 
 class Bottleneck(nn.Module):
@@ -137,15 +169,32 @@ class ResNet(nn.Module):
         return self.head(self.body(x).mean((2, 3)))
 
 
-def make(name: str) -> nn.Module:
-    torch.manual_seed(0)
-    if "resnet" in name:
-        return (ResNet((1, 1), 8) if "tiny" in name else ResNet()).eval()
-    model = Transformer(name).eval()
-    with torch.no_grad():  # wider than the default, so that an untrained decoder does not repeat one token
-        for p in model.parameters():
-            if p.dim() == 2:
-                p.normal_(std=0.05)
+BLOCK = 1048573  # a prime, so that no two rows of a matrix that is filled with repetitions are equal
+
+
+def fill(tensor: torch.Tensor, seed: int, scale: float, middle: float = 0.0) -> None:
+    """Normal numbers, a block of them repeated: drawing a billion takes longer than what is measured with them."""
+    block = torch.randn(min(BLOCK, tensor.numel()), generator=torch.Generator().manual_seed(seed)) * scale + middle
+    flat, block = tensor.view(-1), block.to(tensor.dtype)
+    for at in range(0, flat.numel(), block.numel()):
+        part = flat[at : at + block.numel()]
+        part.copy_(block[: part.numel()])
+
+
+def make(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The same numbers on every machine. Wide enough that an untrained decoder does not repeat one token."""
+    with torch.device("meta"):
+        model = (ResNet((1, 1), 8) if "tiny" in name else ResNet()) if "resnet" in name else Transformer(name)
+    model = model.to(dtype).to_empty(device="cpu").eval()
+    with torch.no_grad():
+        for seed, (called, p) in enumerate(model.named_parameters()):
+            if p.dim() > 1:
+                is_table = called.startswith(("tokens", "positions"))
+                fill(p, seed, 0.05 if is_table else (1.4 if p.dim() == 2 else 1.0) * p[0].numel() ** -0.5)
+            else:
+                fill(p, seed, 0.02, 1.0 if called.endswith("weight") else 0.0)
+        for called, buffer in model.named_buffers():
+            buffer.fill_(1 if called.endswith("running_var") else 0)
     return model
 
 

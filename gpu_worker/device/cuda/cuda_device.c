@@ -45,11 +45,11 @@ static bool lane_is_full(const struct lane *lane)
     return lane->flight_tail - lane->flight_head == LANE_FLIGHTS_MAX;
 }
 
-static void add_flight(struct lane *lane, struct device_list *list)
+static void add_flight(struct cuda_device *device, struct lane *lane, struct device_list *list)
 {
     struct flight *flight = &lane->flight[lane->flight_tail++ % LANE_FLIGHTS_MAX];
     cuda_event begin = flight->start, end = flight->end;
-    *flight = (struct flight){.list = list, .start = begin, .end = end};
+    *flight = (struct flight){.list = list, .start = begin, .end = end, .accepted_ns = timing_now(device)};
 }
 
 // Lists become flights in the order of submission, so that whatever a list comes after is a flight before it.
@@ -67,7 +67,7 @@ static bool accept(struct cuda_device *device, uint64_t *seen)
         struct lane *lane = &device->lane[list->stream];
         if (lane_is_full(lane))
             break;
-        add_flight(lane, list);
+        add_flight(device, lane, list);
         device->head++;
         any = true;
     }
@@ -134,7 +134,7 @@ static void sleep_a_while(struct cuda_device *device, uint64_t ns)
 static bool idle(struct cuda_device *device, uint64_t *since_ns, uint64_t seen)
 {
     uint64_t now = device_now_ns();
-    bool goes_on = true;
+    bool goes_on = true, is_resting = false;
 
     if (*since_ns == 0)
         *since_ns = now;
@@ -145,7 +145,10 @@ static bool idle(struct cuda_device *device, uint64_t *since_ns, uint64_t seen)
         return true;
     }
     pthread_mutex_lock(&device->mutex);
-    if (is_quiet(device)) {
+    if (is_quiet(device) && timing_is_due(device)) {
+        sleep_a_while(device, TIMING_REST_NS);
+        is_resting = device->head == device->tail;
+    } else if (is_quiet(device)) {
         while (device->head == device->tail && device->phase == PHASE_RUNNING)
             pthread_cond_wait(&device->more, &device->mutex);
         goes_on = device->head != device->tail;
@@ -153,6 +156,8 @@ static bool idle(struct cuda_device *device, uint64_t *since_ns, uint64_t seen)
         sleep_a_while(device, sleep_ns);
     }
     pthread_mutex_unlock(&device->mutex);
+    if (is_resting)
+        timing_write(device);
     return goes_on;
 }
 
@@ -209,7 +214,7 @@ static bool after_loss(struct cuda_device *device)
         if (device->info.is_gone || list[i]->incarnation == device->fenced)
             list_fail(device, list[i], &device->fence);
         else
-            add_flight(&device->lane[list[i]->stream], list[i]);
+            add_flight(device, &device->lane[list[i]->stream], list[i]);
     return true;
 }
 
@@ -319,6 +324,7 @@ static void device_free(struct cuda_device *device)
     free(device->queue);
     free(device->asking.tensor);
     free(device->running.tensor);
+    timing_free(device);
     pthread_mutex_destroy(&device->mutex);
     pthread_cond_destroy(&device->more);
     pthread_cond_destroy(&device->started);
@@ -382,10 +388,10 @@ enum dj_error cuda_device_make(const struct cuda_device_config *config, struct d
     device->capacity = QUEUE_FIRST;
     device->queue = malloc(QUEUE_FIRST * sizeof device->queue[0]);
     describe(device);
-    enum dj_error error = DJ_OK;
-    if (device->queue == NULL)
+    enum dj_error error = timing_make(device, fault);
+    if (error == DJ_OK && device->queue == NULL)
         error = fault_set(fault, DJ_E_NO_MEMORY, "%s", dj_error_text(DJ_E_NO_MEMORY));
-    else if (pthread_create(&device->thread, NULL, serve, device) != 0)
+    if (error == DJ_OK && pthread_create(&device->thread, NULL, serve, device) != 0)
         error = fault_set(fault, DJ_E_SYSTEM, "the device's thread cannot be started");
     if (error == DJ_OK && wait_for_start(device) == PHASE_FAILED) {
         pthread_join(device->thread, NULL);

@@ -43,6 +43,8 @@ struct cuda_device_config {
     const struct cudnn_api *dnn;        // NULL: absent
     const struct cuda_image *image;     // CUDA_FAMILIES of them
     struct cuda_chaos chaos;
+    const char *timing_file;            // timing.h; NULL: nothing is timed. Must outlive the start
+    bool times_launches;                // each one, and no graphs
     const struct io_sink *sink;         // gets IO_DEVICE_DONE; must outlive the device
 };
 

@@ -152,9 +152,13 @@ static void begin_program(struct cuda_device *device, struct lane *lane, struct 
 
 static bool run_program(struct cuda_device *device, struct lane *lane, struct flight *flight)
 {
+    uint64_t begun = timing_now(device);
     if (!lane->has_program)
         begin_program(device, lane, flight);
-    if (!program_launch(device, lane, flight))
+    uint64_t written = timing_now(device);
+    bool is_launched = program_launch(device, lane, flight);
+    timing_program(device, begun, written);
+    if (!is_launched)
         return false;
     lane->has_program = false;
     flight->task = lane->program_end;

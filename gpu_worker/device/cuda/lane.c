@@ -129,6 +129,7 @@ static void finish(struct cuda_device *device, struct lane *lane, struct flight 
                       NULL))
         milliseconds = 0;
     uint64_t elapsed_ns = milliseconds > 0 ? (uint64_t)((double)milliseconds * 1e6) : 0;
+    timing_list(device, flight, elapsed_ns);
     if (flight->graph != NULL)
         flight->graph->elapsed_ns = elapsed_ns;
     lane->flight_head++;

@@ -25,9 +25,11 @@ static int launch_kernel(struct cuda_device *device, struct lane *lane, const st
 bool steps_launch(struct cuda_device *device, struct lane *lane, const struct launch *launch, uint32_t *ret_task,
                   struct fault *fault)
 {
+    timing_before_steps(device, lane, launch->end - launch->first);
     for (uint32_t i = launch->first; i < launch->end; i++) {
         const struct cuda_step *step = &lane->program.step[i];
         *ret_task = step->task;
+        timing_before(device, lane);
         if (step->function == CUDA_FUNCTION_NONE) {
             enum dj_error error = step->call(lane->program.context + step->args_offset, lane->program.libraries, lane->stream,
                                              fault);
@@ -44,6 +46,7 @@ bool steps_launch(struct cuda_device *device, struct lane *lane, const struct la
                                  fault)) {
             return false;
         }
+        timing_after(device, lane, step);
     }
     return true;
 }
@@ -137,7 +140,8 @@ static bool launch_graph(struct cuda_device *device, struct lane *lane, struct f
 
 bool program_launch(struct cuda_device *device, struct lane *lane, struct flight *flight)
 {
-    if (lane->step == 0 && lane->program.steps > 0 && lane == &device->lane[DEVICE_COMPUTE] && flight->error == DJ_OK) {
+    if (lane->step == 0 && lane->program.steps > 0 && lane == &device->lane[DEVICE_COMPUTE] && flight->error == DJ_OK &&
+        !timing_is_stepwise(device)) {
         // Room first, so that a program which has to wait is not counted twice.
         if (lane->program.args_bytes <= GRAPH_ARGS_BYTES_MAX - REPORT_BYTES &&
             !lane_has_room(device, lane, lane->program.args_bytes + 2 * REPORT_BYTES, lane->program.args_bytes + REPORT_BYTES, 1))

@@ -2,6 +2,8 @@
 
 #include "gpu_worker/device/cuda/module.h"
 
+#include <stdlib.h>
+
 #include "core/base/log.h"
 #include "core/ops/op.h"
 #include "gpu_worker/device/cuda/cuda_device.h"
@@ -59,6 +61,9 @@ static enum dj_error make(const struct cuda_module_config *config, struct device
                                         .image = cuda_images(),
                                         .chaos = config->chaos,
                                         .sink = config->sink};
+    const char *launches = getenv("DJINN_CUDA_TIMING");
+    device.times_launches = launches != NULL && launches[0] != '\0';
+    device.timing_file = device.times_launches ? launches : getenv("DJINN_CUDA_COUNTS");
     return cuda_device_make(&device, ret, fault);
 }
 

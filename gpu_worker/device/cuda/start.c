@@ -300,6 +300,7 @@ void device_release(struct cuda_device *device)
     for (uint32_t i = 0; i < DEVICE_STREAMS; i++)
         if (device->lane[i].stream != NULL)
             (void)api->cudaStreamSynchronize(device->lane[i].stream);
+    timing_release(device);
     graphs_release(device);
     functions_release(device);
     if (libraries->blas != NULL) {

@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 
 #include "gpu_worker/device/cuda/cuda_device.h"
+#include "gpu_worker/device/cuda/timing.h"
 #include "gpu_worker/device/operands.h"
 #include "gpu_worker/kernels/cuda/cuda.h"
 #include "gpu_worker/kernels/cuda/libraries.h"
@@ -49,6 +50,7 @@ struct flight {
     uint64_t issued_ns;                 // when the last of it was
     uint32_t task;                      // the next to issue
     uint64_t moved_bytes;               // of this task
+    uint64_t accepted_ns;               // timing_now
 };
 
 struct read {                           // from pinned memory, once its mark has come
@@ -129,6 +131,7 @@ struct cuda_device {
     struct fault fence;
     struct fault start_fault;           // why it could not start
     struct cuda_device_stats stats;
+    struct timing *timing;              // NULL: nothing is timed
 
     pthread_t thread;                   // queue: the mutex guards the rest but `submitted`
     pthread_mutex_t mutex;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from kernel_library import call
+from kernel_library import ALSO, call
 
 FLOATS = [torch.float32, torch.float64]
 HALVES = [torch.float16, torch.bfloat16]
@@ -24,8 +24,8 @@ def make(shape, dtype=torch.float32, low=-3.0, high=3.0):
     return torch.randint(low, 10, shape).to(dtype)
 
 
-def close(ours, theirs, tolerance=None):
-    """A tolerance that a test names is relative to the largest value, as parity is measured; the default one to each value."""
+def close(ours, theirs, tolerance=None, factor=1):
+    """A tolerance that a test names is relative to the largest value, as parity is measured; the default one to each value. `factor`: of either."""
     assert ours.dtype == theirs.dtype, (ours.dtype, theirs.dtype)
     assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
     if theirs.is_floating_point():
@@ -33,13 +33,14 @@ def close(ours, theirs, tolerance=None):
         finite = theirs[theirs.isfinite()].abs()
         scale = 1.0 if tolerance is None or not finite.numel() else max(1.0, float(finite.max()))
         tolerance = default if tolerance is None else tolerance
+        tolerance *= factor
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
     else:
         assert torch.equal(ours, theirs)
 
 
 def check(op, reference, inputs, attrs=(), dtype=None, tolerance=None, constant=None, threads=(1, 2, 3)):
-    """Runs `op` and compares all outputs with `reference` and, bit for bit, between numbers of threads."""
+    """Runs `op` and compares all outputs with `reference`, bit for bit between numbers of threads, and with another library if one is named."""
     theirs = reference if isinstance(reference, (tuple, list)) else [reference]
     first = None
     for n in threads:
@@ -52,6 +53,9 @@ def check(op, reference, inputs, attrs=(), dtype=None, tolerance=None, constant=
         else:
             for a, b in zip(ours, first, strict=False):
                 assert torch.equal(bits(a), bits(b)), f"{n} threads give other bits"
+    if ALSO is not None:
+        for a, b in zip(first, call(op, inputs, attrs, dtype=dtype, threads=2, constant=constant, lib=ALSO), strict=True):
+            close(a, b, tolerance, 2)
     return first
 
 

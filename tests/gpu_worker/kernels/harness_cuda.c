@@ -7,13 +7,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "core/io/blob.h"
 #include "core/io/io.h"
 #include "gpu_worker/device/cuda/module.h"
 #include "tests/gpu_worker/kernels/harness_backend.h"
 
-enum { TENSORS_MAX = 80, REGION_BYTES = 1 << 30, SPAN_ALIGNMENT = 512 };
+enum { TENSORS_MAX = 80, REGION_BYTES = 1 << 30, SPAN_ALIGNMENT = 512, ANSWER_S = 60 };
 
 cuda_module_get djinn_cuda_module;
 
@@ -195,17 +197,35 @@ size_t backend_scratch(const struct kernel_call *call)
     return 0;
 }
 
+// A kernel that never ends cannot be called back: the process ends, and whoever runs the tests goes on behind this one.
+static void wait_for_answer(void)
+{
+    struct timespec until;
+    int code = 0;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += ANSWER_S;
+    pthread_mutex_lock(&flight.mutex);
+    while (!flight.is_done && code == 0)
+        code = pthread_cond_timedwait(&flight.changed, &flight.mutex, &until);
+    bool is_done = flight.is_done;
+    pthread_mutex_unlock(&flight.mutex);
+    if (is_done)
+        return;
+    fprintf(stderr, "the GPU did not answer within %d s\n", ANSWER_S);
+    _exit(3);
+}
+
 static enum dj_error run(struct plan *plan, struct fault *fault)
 {
-    static uint64_t ticket;
-    struct device_list list = {.ticket = ++ticket, .tasks = plan->tasks, .task = plan->task};
+    static uint64_t ticket, incarnation = 1;
+    struct device_list list = {.ticket = ++ticket, .incarnation = incarnation, .tasks = plan->tasks, .task = plan->task};
 
     flight.is_done = false;
     port()->submit(port()->self, &list);
-    pthread_mutex_lock(&flight.mutex);
-    while (!flight.is_done)
-        pthread_cond_wait(&flight.changed, &flight.mutex);
-    pthread_mutex_unlock(&flight.mutex);
+    wait_for_answer();
+    if (list.error == DJ_E_DEVICE_LOST)
+        incarnation++;    // the next call has a device made anew
     if (list.error != DJ_OK)
         *fault = list.fault;
     return list.error;

@@ -1,7 +1,8 @@
 """The CPU kernel table through ctypes, on the memory of PyTorch tensors.
 
 `call` infers the outputs with core/ops, runs one kernel and returns new tensors. DJINN_KERNELS_LIB names the library (the tests'
-CMakeLists.txt builds it); without it build/lib/libdjinn_kernels_test.so is taken. A sanitizer's build cannot be loaded here.
+CMakeLists.txt builds it); without it build/lib/libdjinn_kernels_test.so is taken. DJINN_KERNELS_ALSO names another one, which `check` (cases.py) compares the
+first with. A sanitizer's build cannot be loaded here.
 """
 
 from __future__ import annotations
@@ -81,10 +82,17 @@ def _find_library() -> pathlib.Path | None:
 
 
 PATH = _find_library()
-LIB = ctypes.CDLL(str(PATH)) if PATH else None
-if LIB:
-    LIB.harness_numerics.restype = ctypes.c_char_p
-    LIB.harness_op.argtypes = [ctypes.c_char_p]
+
+
+def _open(path: str) -> ctypes.CDLL:
+    library = ctypes.CDLL(path)
+    library.harness_numerics.restype = ctypes.c_char_p
+    library.harness_op.argtypes = [ctypes.c_char_p]
+    return library
+
+
+LIB = _open(str(PATH)) if PATH else None
+ALSO = _open(os.environ["DJINN_KERNELS_ALSO"]) if os.environ.get("DJINN_KERNELS_ALSO") else None
 
 
 class KernelError(RuntimeError):
@@ -110,11 +118,14 @@ class Call:
         The result dtype where the op carries it.
     constant : int, optional
         Index of the input that is a weight.
+    lib : ctypes.CDLL, optional
+        Whose kernels.
     """
 
-    def __init__(self, op, inputs, attrs=(), dtype=None, threads=1, constant=None, outputs=None):
+    def __init__(self, op, inputs, attrs=(), dtype=None, threads=1, constant=None, outputs=None, lib=None):
+        self.lib = lib or LIB
         self.flat = FlatCall()
-        self.flat.op = LIB.harness_op(op.encode())
+        self.flat.op = self.lib.harness_op(op.encode())
         assert self.flat.op > 0, f"no op {op}"
         self.flat.threads = threads
         self.flat.dtype = DTYPES[dtype] if dtype is not None else 0
@@ -163,7 +174,7 @@ class Call:
 
     def _make_outputs(self, outputs) -> None:
         if outputs is None:
-            error = LIB.harness_infer(ctypes.byref(self.flat))
+            error = self.lib.harness_infer(ctypes.byref(self.flat))
             if error:
                 raise KernelError(error, self.flat.text.decode())
             outputs = []
@@ -182,12 +193,12 @@ class Call:
 
     def run(self, repeat: int = 1):
         self.flat.repeat = repeat
-        error = LIB.harness_call(ctypes.byref(self.flat))
+        error = self.lib.harness_call(ctypes.byref(self.flat))
         if error:
             raise KernelError(error, self.flat.text.decode())
         return self.outputs
 
 
-def call(op, inputs, attrs=(), dtype=None, threads=1, constant=None, outputs=None):
+def call(op, inputs, attrs=(), dtype=None, threads=1, constant=None, outputs=None, lib=None):
     """Runs one op; see Call. Returns its outputs as a list of tensors."""
-    return Call(op, inputs, attrs, dtype, threads, constant, outputs).run()
+    return Call(op, inputs, attrs, dtype, threads, constant, outputs, lib).run()
