@@ -94,16 +94,20 @@ class ClangTidy(TreeTest):
         self.check_none(findings)
 
     def test_a_planted_mistake_is_found(self):
+        mistakes = {
+            "bugprone-suspicious-string-compare": "int f(const char *text);\n"
+            'int f(const char *text) { return strcmp(text, "a") == 2; }\n',
+            "clang-analyzer-unix.Malloc": "void f(char *text);\nvoid f(char *text) { free(text); if (text) free(text); }\n",
+        }
         planted = STAMPS / "planted.c"
-        planted.write_text(
-            '#include <string.h>\nint is_a(const char *text);\nint is_a(const char *text) { return strcmp(text, "a") == 2; }\n'
-        )
-        done = subprocess.run(
-            [TIDY, "--quiet", planted, "--", "-std=gnu11"], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        planted.unlink()
-        self.assertIn("bugprone-suspicious-string-compare", done.stdout)
-        self.assertNotEqual(0, done.returncode)
+        for check_name, text in mistakes.items():
+            planted.write_text("#include <stdlib.h>\n#include <string.h>\n" + text)
+            done = subprocess.run(
+                [TIDY, "--quiet", planted, "--", "-std=gnu11"], cwd=ROOT, capture_output=True, text=True, check=False
+            )
+            planted.unlink()
+            self.assertIn(check_name, done.stdout)
+            self.assertNotEqual(0, done.returncode)
 
 
 if __name__ == "__main__":
