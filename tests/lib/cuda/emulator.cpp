@@ -1,5 +1,5 @@
 // Emulator: see emulator.h. Coroutines are entered through ucontext once and then switched with the compiler's own setjmp and longjmp: the C
-// library's, under the address sanitizer, make system calls and clean a whole stack at each switch, four fifths of what its tests took. For the
+// library's, under the address sanitizer, make system calls and clean a whole stack at each switch, half of its tests' user time. For the
 // same reason the functions that switch are not instrumented; the sanitizer is told of each switch.
 
 #include "tests/lib/cuda/emulator.h"
