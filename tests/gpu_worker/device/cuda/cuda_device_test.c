@@ -16,22 +16,12 @@ static const uint64_t GPU_BYTES = 256 << 20;
 
 static uint64_t seed = 1;
 
-static bool is_full(void)
-{
-    return knob_take(KNOB_DEVICE_FULL);
-}
-
-static bool loses_all(void)
-{
-    return knob_take(KNOB_DEVICE_LOST);
-}
-
 static enum dj_error try_make(const struct io_sink *sink, uint64_t memory_bytes, struct device_port **ret, struct fault *fault)
 {
     struct cuda_device_config config = {.memory_bytes = memory_bytes,
                                         .api = fake_runtime_api(),
                                         .image = fake_runtime_images(),
-                                        .chaos = {.is_full = is_full, .loses_all = loses_all},
+                                        .chaos = {.is_full = port_is_full, .loses_all = port_loses_all},
                                         .sink = sink};
     return cuda_device_make(&config, ret, fault);
 }
@@ -200,6 +190,7 @@ static void a_launch_refused_within_a_capture_leaves_the_stream_usable(void **st
     assert_true(fake_runtime_has_failed());
     assert_int_equal(cuda_device_stats(port).graph_captures, 0);
     assert_int_equal(fake_runtime_kernels(), 3 * CUDA_GRAPH_AFTER);
+    assert_int_equal(port->info->lives, 0);
 }
 
 static void check_lost(struct trip *trip, uint32_t trips)
@@ -310,6 +301,39 @@ static void a_device_that_cannot_be_made_anew_is_gone_and_says_so_before_its_lis
     }
 }
 
+// Whichever call hears of it, and though none says it again.
+static void every_error_that_cuda_calls_final_loses_the_device(void **state)
+{
+#define X(name, number, nvidias) number,
+    static const int errors[] = {CUDA_FINAL_ERRORS(X)};
+#undef X
+    static const char *const functions[] = {"cudaEventQuery", "cudaMemcpyAsync", "cudaLaunchKernel", "cudaEventRecord"};
+    struct device_port *port = port_make(state);
+    for (uint32_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        struct trip trip;
+        trip_make(&trip, 3, 0);
+        trip.list.incarnation = i + 1;
+        fake_runtime_fail(functions[i % 4], 1, errors[i]);
+        port_run(port, &trip.list);
+        assert_error(DJ_E_DEVICE_LOST, trip.list.error);
+        assert_int_equal(port->info->lives, i + 1);
+        trip_drop(&trip);
+    }
+}
+
+static void a_gpu_that_is_too_old_is_refused_with_its_capability(void **state)
+{
+    struct device_port *port;
+    struct fault fault;
+    (void)state;
+    ops_init();
+    fake_runtime_begin(seed++, GPU_BYTES);
+    fake_runtime_set_capability(75);
+    assert_error(DJ_E_NO_DEVICE, try_make(port_sink(), PORT_REGION_BYTES, &port, &fault));
+    assert_non_null(strstr(fault.text, "compute capability 7.5; djinn's kernels need 8.0"));
+    assert_int_equal(fake_runtime_end(), 0);
+}
+
 // Every function of CUDA's that a life of the device calls, refused at its n-th call.
 static void life_with_a_failure(const char *function, uint64_t nth, int error)
 {
@@ -366,6 +390,55 @@ static void any_call_refused_once_fails_at_most_one_list_and_loses_nothing(void 
             refused++;
         }
     assert_true(refused > 100);
+}
+
+// A device that loses everything and is stopped at once, while any call that makes it anew is refused: every list comes back once, and
+// nothing is left.
+static void loss_with_a_failure(const char *function, uint64_t nth)
+{
+    enum { TRIPS = 6, FIRST_LIFE = 3 };
+    static struct trip trip[TRIPS];
+    struct device_port *port;
+    struct fault fault;
+    fake_runtime_begin(seed++, GPU_BYTES);
+    port_reset();
+    assert_ok(try_make(port_sink(), 2 << 20, &port, &fault));
+    fake_runtime_fail(function, nth, nth % 2 == 0 ? CUDA_OUT_OF_MEMORY : FAKE_RUNTIME_UNKNOWN_ERROR);
+    knob_set(KNOB_DEVICE_LOST, 1);
+    for (uint32_t i = 0; i < TRIPS; i++) {
+        trip_make(&trip[i], i % PORT_ROW, i % 2 * 4096);
+        trip[i].list.ticket = i + 1;
+        trip[i].list.incarnation = i < FIRST_LIFE ? 1 : 2;
+        trip[i].list.stream = i % 2 == 0 ? DEVICE_COMPUTE : DEVICE_TRANSFER;
+        port->submit(port->self, &trip[i].list);
+    }
+    port->stop(port->self);
+    knob_set(KNOB_DEVICE_LOST, 0);
+    assert_int_equal(port_done(), TRIPS);
+    assert_int_equal(fake_runtime_end(), 0);
+    for (uint32_t i = 0; i < TRIPS; i++) {
+        if (trip[i].list.error == DJ_OK)
+            assert_int_equal(trip_result(&trip[i]), i % PORT_ROW);
+        else
+            assert_true(fake_runtime_has_failed() || (trip[i].list.error == DJ_E_DEVICE_LOST && i < FIRST_LIFE));
+        trip_drop(&trip[i]);
+    }
+}
+
+static void a_loss_gives_every_list_back_whatever_call_is_refused_and_though_it_is_stopped_meanwhile(void **state)
+{
+    enum { CALLS_MOST = 6 };
+    uint32_t refused = 0;
+    (void)state;
+    ops_init();
+    for (uint32_t f = 0; f < fake_runtime_function_count; f++)
+        for (uint64_t nth = 1; nth <= CALLS_MOST; nth++) {
+            loss_with_a_failure(fake_runtime_functions[f], nth);
+            if (!fake_runtime_has_failed())
+                break;
+            refused++;
+        }
+    assert_true(refused > 60);
 }
 
 static void memory_that_is_not_there_is_told_with_sizes_at_the_start(void **state)
@@ -487,7 +560,9 @@ PORT_CASES(PORT_SUITE, recurring_lists_are_captured_once_and_replayed_with_their
            an_error_that_stays_fails_all_lists_and_the_next_incarnation_works,
            a_lost_device_is_made_anew_for_the_next_incarnation,
            a_device_that_cannot_be_made_anew_is_gone_and_says_so_before_its_lists_come_back,
+           every_error_that_cuda_calls_final_loses_the_device, a_gpu_that_is_too_old_is_refused_with_its_capability,
            any_call_refused_once_fails_at_most_one_list_and_loses_nothing,
+           a_loss_gives_every_list_back_whatever_call_is_refused_and_though_it_is_stopped_meanwhile,
            memory_that_is_not_there_is_told_with_sizes_at_the_start, without_a_size_most_of_what_is_free_becomes_the_region,
            libraries_are_part_of_the_numerics_class_and_closed_at_the_end, a_stream_that_waits_does_not_hold_up_the_other,
            device_code_is_loaded_once_a_family_and_when_first_needed)
