@@ -51,7 +51,8 @@ struct device_task port_softmax(const struct device_tensor *in, const struct dev
     the_capability_is_what_the_kernels_have_and_views, what_kernels_do_not_take_is_refused_when_asked,                       \
     trimmed_memory_can_be_used_again_and_its_neighbours_stay, stop_finishes_the_lists_that_are_out,                          \
     lists_of_both_streams_mixed_at_random_keep_every_order, a_device_lost_on_request_fails_its_incarnation_and_serves_the_next, \
-    a_device_full_on_request_fails_that_list_alone
+    a_device_full_on_request_fails_that_list_alone,                                                                          \
+    a_peers_region_that_cannot_be_opened_fails_its_list_and_no_other
 #define PORT_CASES(...) CASES(__VA_ARGS__)
 
 #define PORT_CASE(name) void name(void **state)
@@ -74,5 +75,6 @@ PORT_CASE(stop_finishes_the_lists_that_are_out);
 PORT_CASE(lists_of_both_streams_mixed_at_random_keep_every_order);
 PORT_CASE(a_device_lost_on_request_fails_its_incarnation_and_serves_the_next);      // requests come through the knobs
 PORT_CASE(a_device_full_on_request_fails_that_list_alone);
+PORT_CASE(a_peers_region_that_cannot_be_opened_fails_its_list_and_no_other);
 
 #endif

@@ -310,6 +310,200 @@ static void a_device_that_cannot_be_made_anew_is_gone_and_says_so_before_its_lis
     }
 }
 
+// Two devices on one runtime: `owner` has bytes that `port` copies from its memory.
+static struct device_port *make_owner(uint8_t first)
+{
+    struct device_port *owner;
+    struct fault fault;
+    assert_ok(try_make(port_sink(), 2 << 20, &owner, &fault));
+    struct blob *blob = blob_make(4096);
+    memset(blob->data, first, blob->bytes);
+    struct device_task write = {.kind = DEVICE_WRITE, .offset = 64, .bytes = blob->bytes, .blob = blob};
+    struct device_list list = {.tasks = 1, .task = &write, .stream = DEVICE_TRANSFER};
+    port_run(owner, &list);
+    assert_ok(list.error);
+    blob_drop(blob);
+    return owner;
+}
+
+static struct device_peer peer_of(const struct device_port *owner, uint64_t incarnation)
+{
+    return (struct device_peer){.incarnation = incarnation, .key = owner->info->key};
+}
+
+// Copies a span of the peer's and gives its first byte; -1 when the copy failed, as a device's error that is not a loss.
+static int copied(struct device_port *port, const struct device_peer *peer)
+{
+    struct blob *blob = blob_make(2048);
+    struct device_task copy = {.kind = DEVICE_COPY_PEER, .offset = 4096, .bytes = 2048, .blob_offset = 128, .peer = peer},
+                       read = {.kind = DEVICE_READ, .offset = 4096, .bytes = 2048, .blob = blob};
+    struct device_task task[2] = {copy, read};
+    struct device_list list = {.tasks = 2, .task = task, .stream = DEVICE_TRANSFER};
+    port_run(port, &list);
+    if (list.error != DJ_OK)
+        assert_true(list.error == DJ_E_DEVICE && list.failed_task == 0 && list.fault.text[0] != '\0');
+    for (uint32_t i = 1; i < blob->bytes && list.error == DJ_OK; i++)
+        assert_int_equal(blob->data[i], blob->data[0]);
+    int first = list.error == DJ_OK ? blob->data[0] : -1;
+    blob_drop(blob);
+    return first;
+}
+
+static void a_peers_region_is_opened_once_and_copied_from(void **state)
+{
+    struct device_port *port = port_make(state), *owner = make_owner(7);
+    struct device_peer peer = peer_of(owner, 1);
+    assert_true(port->info->domain[0] != '\0' && peer.key.bytes == 64);
+    assert_string_equal(port->info->domain, owner->info->domain);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(copied(port, &peer), 7);
+    assert_int_equal(fake_runtime_calls("cudaIpcOpenMemHandle"), 1);
+    assert_int_equal(cuda_device_stats(port).peer_copies, 3);
+    assert_int_equal(cuda_device_stats(port).peer_bytes, 3 * 2048);
+    keeps_runtime = true;
+    port_stop(port);
+    keeps_runtime = false;
+    assert_int_equal(fake_runtime_calls("cudaIpcCloseMemHandle"), 1);
+    port_stop(owner);
+}
+
+static void wait_for_closes(uint64_t closes)
+{
+    for (uint32_t tries = 0; tries < 5000 && fake_runtime_calls("cudaIpcCloseMemHandle") < closes; tries++)
+        usleep(1000);
+    assert_int_equal(fake_runtime_calls("cudaIpcCloseMemHandle"), closes);
+}
+
+// Or a worker that is started in the place of a dead one would find no memory.
+static void a_peer_that_is_forgotten_is_closed_though_nothing_is_submitted(void **state)
+{
+    struct device_port *port = port_make(state), *owner = make_owner(9), *other = make_owner(5);
+    struct device_peer peer = peer_of(owner, 1), kept = peer_of(other, 2);
+    assert_int_equal(copied(port, &peer), 9);
+    assert_int_equal(copied(port, &kept), 5);
+    port->forget_peer(port->self, 77);
+    port->forget_peer(port->self, 1);
+    wait_for_closes(1);
+    assert_int_equal(copied(port, &kept), 5);
+    assert_int_equal(fake_runtime_calls("cudaIpcOpenMemHandle"), 2);
+    assert_int_equal(copied(port, &peer), 9);    // it was not gone
+    for (uint64_t i = 0; i < 2 * CUDA_PEERS_MAX; i++)
+        port->forget_peer(port->self, 100 + i);
+    port->forget_peer(port->self, 1);
+    port->forget_peer(port->self, 2);
+    wait_for_closes(3);
+    keeps_runtime = true;
+    port_stop(port);
+    port_stop(owner);
+    keeps_runtime = false;
+    port_stop(other);
+}
+
+static void beyond_the_most_the_region_used_longest_ago_is_closed(void **state)
+{
+    enum { OWNERS = CUDA_PEERS_MAX + 1 };
+    static struct device_port *owner[OWNERS];
+    struct device_port *port;
+    struct fault fault;
+    ops_init();
+    (void)state;
+    fake_runtime_begin(seed++, (uint64_t)4 << 30);
+    port_reset();
+    assert_ok(try_make(port_sink(), 2 << 20, &port, &fault));
+    for (uint32_t i = 0; i < OWNERS; i++)
+        owner[i] = make_owner((uint8_t)(i + 1));
+    for (uint32_t round = 0; round < 2; round++)
+        for (uint32_t i = 0; i < OWNERS; i++) {
+            struct device_peer peer = peer_of(owner[i], i), first = peer_of(owner[0], 0);
+            assert_int_equal(copied(port, &peer), i + 1);
+            assert_int_equal(copied(port, &first), 1);
+        }
+    // The first one stayed open; of the others one at a time had to go.
+    assert_int_equal(fake_runtime_calls("cudaIpcOpenMemHandle"), OWNERS + OWNERS - 1);
+    assert_int_equal(fake_runtime_calls("cudaIpcCloseMemHandle"), OWNERS - 1 + 1);
+    port->stop(port->self);
+    for (uint32_t i = 0; i < OWNERS; i++)
+        owner[i]->stop(owner[i]->self);
+    assert_int_equal(fake_runtime_end(), 0);
+}
+
+static void memory_that_cannot_be_opened_fails_its_list_and_harms_nothing(void **state)
+{
+    struct device_port *port = port_make(state), *owner = make_owner(3);
+    struct device_peer peer = peer_of(owner, 1), torn = peer, other = peer;
+    memset(torn.key.data, 0xee, sizeof torn.key.data);
+    other.key.bytes = 12;
+    assert_int_equal(copied(port, &torn), -1);
+    assert_int_equal(copied(port, &other), -1);
+    fake_runtime_fail("cudaIpcOpenMemHandle", 1, FAKE_RUNTIME_UNKNOWN_ERROR);
+    assert_int_equal(copied(port, &peer), -1);
+    assert_int_equal(copied(port, &peer), 3);
+    keeps_runtime = true;
+    port_stop(owner);
+    // The owner has gone: what is open stays readable, what is not cannot be opened.
+    assert_true(copied(port, &peer) >= 0);
+    port->forget_peer(port->self, 1);
+    wait_for_closes(1);
+    assert_int_equal(copied(port, &peer), -1);
+    assert_false(cuda_device_is_lost(port));
+    keeps_runtime = false;
+    port_stop(port);
+}
+
+// Containers may forbid it.
+static void a_device_whose_memory_cannot_be_shared_says_so_and_works(void **state)
+{
+    struct cuda_api api = *fake_runtime_api();
+    struct fault fault;
+    struct device_port *port;
+    ops_init();
+    (void)state;
+    for (uint32_t lacks = 0; lacks < 4; lacks++) {
+        fake_runtime_begin(seed++, GPU_BYTES);
+        port_reset();
+        api = *fake_runtime_api();
+        if (lacks == 0)
+            fake_runtime_fail("cudaIpcGetMemHandle", 1, FAKE_RUNTIME_UNKNOWN_ERROR);
+        if (lacks == 1)
+            api.cudaIpcGetMemHandle = NULL;
+        if (lacks == 2)
+            api.cudaIpcOpenMemHandle = NULL;
+        if (lacks == 3)
+            api.cudaIpcCloseMemHandle = NULL;
+        struct cuda_device_config config = {
+            .memory_bytes = 2 << 20, .api = &api, .image = fake_runtime_images(), .sink = port_sink()};
+        assert_ok(cuda_device_make(&config, &port, &fault));
+        assert_int_equal(port->info->key.bytes, 0);
+        assert_int_equal(port->info->domain[0] == '\0', lacks >= 2);
+        struct trip trip;
+        trip_make(&trip, 4, 0);
+        port_run(port, &trip.list);
+        assert_int_equal(trip_result(&trip), 4);
+        trip_drop(&trip);
+        port->stop(port->self);
+        assert_int_equal(fake_runtime_end(), 0);
+    }
+}
+
+// The memory is another one: so is its key.
+static void a_device_made_anew_has_another_key_and_has_closed_what_was_open(void **state)
+{
+    struct device_port *port = port_make(state);
+    struct device_key before = port->info->key;
+    struct trip trip;
+    fake_runtime_fault(1);
+    for (uint32_t life = 1; life <= 2; life++) {
+        trip_make(&trip, 3, 0);
+        trip.list.incarnation = life;
+        port_run(port, &trip.list);
+        assert_int_equal(trip.list.error, life == 1 ? DJ_E_DEVICE_LOST : DJ_OK);
+        trip_drop(&trip);
+    }
+    assert_int_equal(port->info->key.bytes, before.bytes);
+    assert_memory_not_equal(port->info->key.data, before.data, before.bytes);
+    port_stop(port);
+}
+
 // Every function of CUDA's that a life of the device calls, refused at its n-th call.
 static void life_with_a_failure(const char *function, uint64_t nth, int error)
 {
@@ -490,4 +684,8 @@ PORT_CASES(PORT_SUITE, recurring_lists_are_captured_once_and_replayed_with_their
            any_call_refused_once_fails_at_most_one_list_and_loses_nothing,
            memory_that_is_not_there_is_told_with_sizes_at_the_start, without_a_size_most_of_what_is_free_becomes_the_region,
            libraries_are_part_of_the_numerics_class_and_closed_at_the_end, a_stream_that_waits_does_not_hold_up_the_other,
-           device_code_is_loaded_once_a_family_and_when_first_needed)
+           device_code_is_loaded_once_a_family_and_when_first_needed, a_peers_region_is_opened_once_and_copied_from,
+           a_peer_that_is_forgotten_is_closed_though_nothing_is_submitted, beyond_the_most_the_region_used_longest_ago_is_closed,
+           memory_that_cannot_be_opened_fails_its_list_and_harms_nothing,
+           a_device_whose_memory_cannot_be_shared_says_so_and_works,
+           a_device_made_anew_has_another_key_and_has_closed_what_was_open)
