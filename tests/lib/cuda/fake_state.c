@@ -138,7 +138,7 @@ static uint8_t *map_file(int file, size_t bytes)
     return NULL;
 }
 
-static struct memory *add_memory(uint8_t *data, size_t bytes, int file)
+static struct memory *add_memory(void *data, size_t bytes, int file)
 {
     if (data == NULL)
         fake_die("no memory");
