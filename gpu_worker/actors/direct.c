@@ -119,6 +119,13 @@ const char *worker_direct_domain(const struct worker *worker, const struct peer 
     return peer->copies_failed < COPIES_FAILED_MAX ? worker->config.device[0]->info->domain : "";
 }
 
+void worker_direct_forget(struct worker *worker, uint64_t incarnation)
+{
+    struct device_port *port = worker->config.device[0];
+    if (port->forget_peer != NULL)
+        port->forget_peer(port->self, incarnation);
+}
+
 static void say_copied(struct worker *worker, uint64_t link, uint64_t request, bool is_done)
 {
     struct wire_copied copied = {.request = request, .is_done = is_done};
@@ -133,7 +140,7 @@ static enum dj_error begin_copy(struct worker *worker, const struct import *impo
     if (landing == NULL)
         return DJ_E_NO_MEMORY;
     memcpy(peer.key.data, value->key, value->key_bytes);
-    *landing = (struct landing){.link = import->link, .request = import->request};
+    *landing = (struct landing){.link = import->link, .request = import->request, .incarnation = peer.incarnation};
     struct exec_run *run;
     enum dj_error error = exec_copy_peer(worker->exec, &peer, value->offset, meta, &landing->copy, &run);
     if (error != DJ_OK) {
@@ -192,6 +199,8 @@ void worker_direct_done(struct worker *worker, struct landing *landing, struct e
         if (import != NULL)
             worker_import_again(worker, import);
     }
+    if (!has_peer)
+        worker_direct_forget(worker, landing->incarnation);    // the copy may have opened it anew
     free(landing);
     exec_run_free(worker->exec, run);
     if (!is_done)

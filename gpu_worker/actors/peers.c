@@ -87,9 +87,7 @@ void worker_peer_down(struct worker *worker, struct peer *peer)
         return;
     }
     free(map_take(worker->peers, map_key(incarnation)));
-    struct device_port *port = worker->config.device[0];
-    if (port->forget_peer != NULL)
-        port->forget_peer(port->self, incarnation);
+    worker_direct_forget(worker, incarnation);
     list_each (node, &worker->imports) {
         struct import *import = list_entry(node, struct import, list);
         if (import->location.incarnation == incarnation && import->phase != IMPORT_LANDED)

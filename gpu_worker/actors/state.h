@@ -191,7 +191,7 @@ struct import {                         // a value that another worker is asked 
 };
 
 struct landing {                        // a copy on the device, whose import may be gone when it is done
-    uint64_t link, request;
+    uint64_t link, request, incarnation;
     struct exec_pin copy;
 };
 
@@ -433,6 +433,7 @@ void worker_direct_place(struct worker *worker, struct peer *peer, struct import
                          const struct tensor_meta *meta);
 void worker_direct_done(struct worker *worker, struct landing *landing, struct exec_run *run);
 void worker_direct_held(struct worker *worker, struct peer *peer, const struct wire_held *said);
+void worker_direct_forget(struct worker *worker, uint64_t incarnation);                // its link is lost
 const char *worker_direct_domain(const struct worker *worker, const struct peer *peer);       // what FETCH says
 
 // journal.c

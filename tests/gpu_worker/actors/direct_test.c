@@ -383,8 +383,11 @@ static void an_import_whose_worker_goes_between_the_copy_and_its_word_is_lost(vo
         bench.holds_device = is_held == 0;
         tell(peer, place_of(request));
         bench_down(peer);
+        assert_int_equal(bench.device.forgotten, OTHER);
+        bench.device.forgotten = 0;
         bench.holds_device = false;
         bench_run();
+        assert_int_equal(bench.device.forgotten, is_held == 0 ? OTHER : 0);    // again behind a copy that may have opened it
         bench_take(execution_failed, EXECUTION_FAILED, link, &failed);
         assert_int_equal(failed.error, DJ_E_HANDLE_LOST);
         bench_down(link);
