@@ -331,6 +331,7 @@ static void a_copy_that_fails_is_given_up_for_bytes_and_after_a_few_not_tried(vo
 
 static void places_that_cannot_be_are_refused(void **state)
 {
+    static const uint8_t nothing[] = {0};
     make(state);
     uint64_t link = bench_client(NULL), peer = 0;
     for (uint64_t counter = 1; counter <= 6; counter++) {
@@ -343,7 +344,10 @@ static void places_that_cannot_be_are_refused(void **state)
         case 3: value.region_bytes = 15; break;
         case 4: value.bytes = 20; break;
         case 5: value.dtype = 250; break;
-        default: value.sizes = (const uint8_t[]){0}, value.bytes = 0;
+        default:
+            value.sizes = nothing;
+            value.bytes = 0;
+            break;
         }
         uint64_t lists = bench.device.ticket;
         tell(peer, value);
