@@ -23,7 +23,7 @@ static const struct {
     {step_leaf, {8, 3, 3, 12, 8, 4}},     {step_weight, {4, 2, 2, 6, 4, 2}},    {step_unary, {12, 6, 4, 16, 12, 6}},
     {step_binary, {12, 4, 4, 10, 10, 4}}, {step_softmax, {4, 4, 1, 3, 2, 1}},   {step_max, {3, 4, 1, 3, 1, 1}},
     {step_mm, {8, 6, 3, 8, 6, 2}},        {step_cache, {16, 50, 0, 0, 8, 2}},   {step_view, {8, 4, 2, 2, 4, 2}},
-    {step_write, {8, 2, 4, 2, 4, 2}},     {step_flush, {6, 8, 8, 10, 6, 8}},    {step_to_device, {3, 1, 1, 0, 32, 1}},
+    {step_write, {8, 2, 4, 2, 4, 2}},     {step_flush, {6, 8, 8, 10, 6, 8}},    {step_to_device, {3, 1, 1, 0, 16, 1}},
     {step_release, {8, 4, 4, 8, 6, 6}},   {step_read, {14, 14, 8, 20, 14, 14}}, {step_train, {6, 0, 40, 0, 4, 4}},
     {step_big, {1, 0, 0, 1, 1, 24}},
 };

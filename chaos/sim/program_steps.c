@@ -406,7 +406,7 @@ void step_to_device(struct program *program)
     out.shadow = shadow_of(&out.tensor, dense);
     free(dense);
     // What is used there has to go there.
-    if (record(program, OP_NEG, &out, 1, NULL, 0, used))
+    if (program->options.workload == WORKLOAD_DEVICES && record(program, OP_NEG, &out, 1, NULL, 0, used))
         keep(program, used[0]);
     keep(program, out);
 }
