@@ -104,6 +104,8 @@ static void print_json(const struct swarm_options *options, const struct cluster
         {"checkpoints", result->ledger.checkpoints},
         {"sessions_resumed", result->witness.resumed},
         {"reads", result->clients.reads},
+        {"copies_between_devices", result->witness.held},
+        {"copies_given_up", result->witness.copies_given_up},
         {"typed_errors", result->clients.errors},
     };
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
@@ -121,11 +123,12 @@ static void print_result(const struct swarm_options *options, const struct clust
     printf("seed %" PRIu64 ": %s\n  %s\n  trace %016" PRIx64 ", %.1f s of virtual time, %" PRIu64 " deaths, %" PRIu64
            " links lost, %" PRIu64 " messages dropped, %" PRIu64 " reordered,\n  %" PRIu64 " executions, %" PRIu64
            " resubmissions, %" PRIu64 " duplicates answered, %" PRIu64 " recoveries, %" PRIu64 " replays, %" PRIu64
-           " reads, %" PRIu64 " typed errors\n",
+           " reads, %" PRIu64 " copies between devices, %" PRIu64 " typed errors\n",
            options->seed, result->is_ok ? "every invariant held" : result->failure, world, result->trace,
            (double)result->virtual_ns / 1e9, result->sim.deaths, result->sim.links_broken, result->sim.lost,
            result->sim.reordered, result->clients.executions, result->clients.resubmissions, result->witness.duplicates,
-           result->witness.recoveries, result->witness.replays, result->clients.reads, result->clients.errors);
+           result->witness.recoveries, result->witness.replays, result->clients.reads, result->witness.held,
+           result->clients.errors);
 }
 
 static void print_failure(const struct options *options, const struct swarm_options *found)

@@ -74,6 +74,8 @@ static void add_worker(cJSON *list, const struct head_worker *worker, uint64_t n
     add_number(json, "leaf_bytes", worker->load.leaf_bytes);
     add_number(json, "bytes_in", worker->load.bytes_in);
     add_number(json, "bytes_out", worker->load.bytes_out);
+    add_number(json, "peer_copies", worker->load.peer_copies);
+    add_number(json, "peer_bytes", worker->load.peer_bytes);
     add_number(json, "cache_appends", worker->load.appends);
     add_number(json, "cache_copies", worker->load.copies);
     cJSON *devices = cJSON_AddArrayToObject(json, "devices");

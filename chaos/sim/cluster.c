@@ -102,6 +102,15 @@ static void add_head(struct cluster *cluster)
     sim_add_store(cluster->sim, cluster->head);
 }
 
+// Most devices open each other's memory; some are elsewhere, some cannot, and some cannot and say that they can.
+static void let_reach(struct cluster *cluster, struct device_port *port, uint32_t index)
+{
+    struct prng prng = prng_make(hash_mix(cluster->swarm.seed, 0x5EAC0 + index));
+    bool is_open = !prng_chance(&prng, 1, 12), is_elsewhere = prng_chance(&prng, 1, 12), is_alone = prng_chance(&prng, 1, 12);
+    if (!is_alone)
+        sim_reach(port, is_elsewhere ? "elsewhere" : "here", is_open);
+}
+
 static void add_worker(struct cluster *cluster, uint32_t index)
 {
     struct worker_config *worker = &cluster->worker_config[index];
@@ -118,6 +127,7 @@ static void add_worker(struct cluster *cluster, uint32_t index)
     cluster->worker[index] = node;
     worker->devices = 1;
     worker->device[0] = sim_add_device(cluster->sim, node, cluster->swarm.region_bytes);
+    let_reach(cluster, worker->device[0], index);
     sim_listen(cluster->sim, node, worker->address_tcp);
     if (worker->address_unix[0] != '\0')
         sim_listen(cluster->sim, node, worker->address_unix);

@@ -11,7 +11,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LISTS_MAX = 4096, SCRATCH_BYTES = 64, ERRORS_A_LOSS = 8 };
+#define LONG_COPY_NS ((uint64_t)300000000)
+#define LONGEST_COPY_NS ((uint64_t)13000000000)    // more than a worker waits for who copies from it
+
+enum {
+    LISTS_MAX = 4096,
+    SCRATCH_BYTES = 64,
+    LONG_COPY_ONE_IN = 2,
+    LONGEST_COPY_ONE_IN = 16,
+    DEATH_ONE_IN = 2,
+    ERRORS_A_LOSS = 8
+};
 
 struct stream {
     struct device_list *list[LISTS_MAX];    // a ring
@@ -26,7 +36,9 @@ struct sim_device {
     struct device_info info;
     struct device_port port;
     uint8_t *region;
-    uint64_t lost;    // the incarnation that lost the device; 0: none
+    uint64_t epoch;    // of the region: its key is for one life of the process, and of the device
+    bool is_closed;    // opening it fails
+    uint64_t lost;     // the incarnation that lost the device; 0: none
     struct stream stream[DEVICE_STREAMS];
 };
 
@@ -99,6 +111,29 @@ void device_free(struct sim_device *device)
     free(device);
 }
 
+// What COPY_PEER opens.
+struct sim_key {
+    uint32_t node, index;
+    uint64_t epoch;
+};
+
+static void make_key(struct sim_device *device)
+{
+    struct sim_key key = {.node = device->node, .index = device->index, .epoch = ++device->epoch};
+    if (device->info.domain[0] == '\0')
+        return;
+    device->info.key.bytes = sizeof key;
+    memcpy(device->info.key.data, &key, sizeof key);
+}
+
+void sim_reach(struct device_port *port, const char *domain, bool is_open)
+{
+    struct sim_device *device = port->self;
+    assert(strlen(domain) < sizeof device->info.domain);
+    strcpy(device->info.domain, domain);
+    device->is_closed = !is_open;
+}
+
 struct device_port *device_port_of(struct sim_device *device)
 {
     return &device->port;
@@ -126,6 +161,7 @@ void device_birth(struct sim_device *device)
     forget_streams(device);
     device->lost = 0;
     device->info.lives = 0;
+    make_key(device);
     fill_with_garbage(device, 0, device->info.capacity_bytes);
 }
 
@@ -157,7 +193,38 @@ static void check_tensor(struct sim_device *device, const struct device_tensor *
     check_span(device, tensor->offset, (uint64_t)tensor_span(&tensor->meta) * dtype_bytes(tensor->meta.dtype));
 }
 
-static void run_task(struct sim_device *device, const struct device_task *task)
+// Who opened a region before its owner died goes on reading it, and reads anything.
+static bool copy_peer(struct sim_device *device, const struct device_task *task)
+{
+    struct sim *sim = device->sim;
+    struct sim_key key;
+
+    assert(task->peer->key.bytes == sizeof key);
+    memcpy(&key, task->peer->key.data, sizeof key);
+    assert(key.node < sim->nodes && key.index < sim->node[key.node].devices);
+    struct sim_device *peer = sim->node[key.node].device[key.index];
+    if (strcmp(peer->info.domain, device->info.domain) != 0)
+        sim_fail(sim, "a region of another host is opened");
+    if (peer->is_closed)
+        return false;
+    check_span(device, task->offset, task->bytes);
+    check_span(peer, task->blob_offset, task->bytes);
+    if (sim->has_failed)
+        return true;
+    if (peer->epoch != key.epoch || !sim->node[key.node].is_alive) {
+        if (prng_chance(&sim->prng, 1, 2))
+            return false;
+        fill_with_garbage(device, task->offset, task->bytes);
+        sim->stats.ghost_copies++;
+        return true;
+    }
+    memcpy(device->region + task->offset, peer->region + task->blob_offset, task->bytes);
+    sim->stats.peer_copies++;
+    return true;
+}
+
+// False: what it names cannot be opened.
+static bool run_task(struct sim_device *device, const struct device_task *task)
 {
     switch ((enum device_task_kind)task->kind) {
     case DEVICE_KERNEL:
@@ -167,27 +234,29 @@ static void run_task(struct sim_device *device, const struct device_task *task)
             check_tensor(device, &task->out[i]);
         check_span(device, task->offset, task->bytes);
         if (device->sim->has_failed)
-            return;
+            return true;
         fill_with_garbage(device, task->offset, task->bytes);
         value_run(device->region, task);
-        return;
+        return true;
     case DEVICE_WRITE:
         check_span(device, task->offset, task->bytes);
         if (!device->sim->has_failed)
             memcpy(device->region + task->offset, task->blob->data + task->blob_offset, task->bytes);
-        return;
+        return true;
     case DEVICE_READ:
         check_span(device, task->offset, task->bytes);
         if (!device->sim->has_failed)
             memcpy(task->blob->data + task->blob_offset, device->region + task->offset, task->bytes);
-        return;
+        return true;
     case DEVICE_ZERO:
         check_span(device, task->offset, task->bytes);
         if (!device->sim->has_failed)
             memset(device->region + task->offset, 0, task->bytes);
-        return;
+        return true;
+    case DEVICE_COPY_PEER: return copy_peer(device, task);
     }
     sim_fail(device->sim, "a task of unknown kind %u", task->kind);
+    return true;
 }
 
 static void list_is_done(struct sim_device *device, struct stream *stream)
@@ -214,6 +283,7 @@ static void fail_task(struct sim_device *device, struct device_list *list)
     sim->stats.device_losses++;
     device->lost = list->incarnation;
     device->info.lives++;
+    make_key(device);
     memset(device->region, 0xDB, device->info.capacity_bytes);
 }
 
@@ -242,13 +312,38 @@ static void task_happens(struct sim *sim, struct happening *happening)
             (void)is_lost(device, list);
             list->failed_task = index;
             stream->next_task = list->tasks;
-        } else {
-            run_task(device, &list->task[index]);
+        } else if (!run_task(device, &list->task[index])) {
+            list->error = fault_set(&list->fault, DJ_E_DEVICE, "the simulated peer's memory cannot be opened");
+            list->failed_task = index;
+            stream->next_task = list->tasks;
         }
     }
     if (stream->next_task >= list->tasks)
         list_is_done(device, stream);
     pump(device);
+}
+
+static void owner_dies(struct sim *sim, void *node)
+{
+    sim_kill(sim, (uint32_t)(uintptr_t)node, sim_random(sim, 1000000, sim->chaos.restart_max_ns + 1000000));
+}
+
+// Copies between devices may take long, so that much happens to the other side meanwhile; now and then it dies, and
+// its death may be heard of after the copy.
+static uint64_t copy_delay_ns(struct sim *sim, const struct device_task *task)
+{
+    struct sim_key key;
+
+    memcpy(&key, task->peer->key.data, sizeof key);
+    if (!prng_chance(&sim->prng, 1, LONG_COPY_ONE_IN))
+        return sim_random(sim, 100, sim->options.task_delay_max_ns);
+    bool is_longest = prng_chance(&sim->prng, 1, LONGEST_COPY_ONE_IN);
+    uint64_t delay_ns = is_longest ? LONGEST_COPY_NS : sim_random(sim, 100, LONG_COPY_NS);
+    uint64_t before_ns = sim_random(sim, 0, sim->options.delay_max_ns),
+             death_ns = sim->now_ns + delay_ns - (before_ns < delay_ns ? before_ns : 0);
+    if (sim->node[key.node].is_mortal && death_ns < sim->chaos.until_ns && prng_chance(&sim->prng, 1, DEATH_ONE_IN))
+        sim_at(sim, death_ns, owner_dies, (void *)(uintptr_t)key.node);
+    return delay_ns;
 }
 
 static void pump(struct sim_device *device)
@@ -265,7 +360,9 @@ static void pump(struct sim_device *device)
             list->error = DJ_OK;
         }
         stream->is_running = true;
-        uint64_t delay_ns = sim_random(device->sim, 100, device->sim->options.task_delay_max_ns);
+        bool is_copy = stream->next_task < list->tasks && list->task[stream->next_task].kind == DEVICE_COPY_PEER;
+        uint64_t delay_ns = is_copy ? copy_delay_ns(device->sim, &list->task[stream->next_task])
+                                    : sim_random(device->sim, 100, device->sim->options.task_delay_max_ns);
         struct happening *happening = sim_later(device->sim, device->sim->now_ns + delay_ns, task_happens);
         happening->node = device->node;
         happening->number = s;

@@ -390,7 +390,7 @@ void step_write(struct program *program)
 
 void step_to_device(struct program *program)
 {
-    struct var *in = any_float(program), out = {0};
+    struct var *in = any_float(program), out = {0}, used[OP_OUTPUTS_MAX];
     if (in == NULL || program->options.pool_devices < 2)
         return;
     struct fault fault = {0};
@@ -405,6 +405,9 @@ void step_to_device(struct program *program)
     uint8_t *dense = shadow_read(in->shadow, &in->tensor, &bytes);
     out.shadow = shadow_of(&out.tensor, dense);
     free(dense);
+    // What is used there has to go there.
+    if (program->options.workload == WORKLOAD_DEVICES && record(program, OP_NEG, &out, 1, NULL, 0, used))
+        keep(program, used[0]);
     keep(program, out);
 }
 

@@ -84,6 +84,8 @@ void sim_listen(struct sim *sim, uint32_t node, const char *address);    // list
 void sim_add_store(struct sim *sim, uint32_t node);                      // survives the node's deaths
 struct device_port *sim_add_device(struct sim *sim, uint32_t node,
                                    uint64_t capacity_bytes);    // the port lives as long as the sim
+// How the device meets others: it opens regions of its domain ("": none), and others of it open its own, unless that always fails.
+void sim_reach(struct device_port *port, const char *domain, bool is_open);
 void sim_on_answer(struct sim *sim, uint32_t node,
                    void (*answered)(void *context, uint64_t request, enum dj_error error, void *result), void *context);
 void sim_mortal(struct sim *sim, uint32_t node);    // sim_unleash may kill it, and trouble it otherwise
@@ -155,6 +157,7 @@ struct sim_stats {
     uint64_t commits, commits_lost;    // batches; those lost by a death
     uint64_t commits_refused;          // by a full disk
     uint64_t tasks, device_errors, device_losses;
+    uint64_t peer_copies, ghost_copies;    // from other devices' memory; from that of the dead
     uint64_t blackouts, jumps;
 };
 struct sim_stats sim_stats(const struct sim *sim);

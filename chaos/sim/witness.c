@@ -240,6 +240,17 @@ static void hear_heartbeat(struct witness *witness, const struct sim_message *me
     witness->beat_life[worker] = message->from_life;
 }
 
+static void hear_copied(struct witness *witness, const struct wire_copied *said)
+{
+    witness->totals.copies_given_up += !said->is_done;
+}
+
+static void hear_failed(struct witness *witness, const struct sim_message *message, const struct wire_failed *said)
+{
+    bool is_between_workers = witness_is_worker(witness, message->from) && witness_is_worker(witness, message->to);
+    witness->totals.copies_refused += is_between_workers && said->request != 0 && said->error == DJ_E_STALE;
+}
+
 // Listening ----------------------------------------------------------------------------------------------------------------
 
 #define HEAR(name, call) \
@@ -266,6 +277,9 @@ static void hear_sent(struct witness *witness, const struct sim_message *message
     case WIRE_HEARTBEAT: HEAR(heartbeat, hear_heartbeat(witness, message, &said))
     case WIRE_INVENTORY: witness->totals.inventories++; break;
     case WIRE_CHECKPOINTED: witness->totals.checkpoints++; break;
+    case WIRE_COPIED: HEAR(copied, hear_copied(witness, &said))
+    case WIRE_HELD: witness->totals.held++; break;
+    case WIRE_FAILED: HEAR(failed, hear_failed(witness, message, &said))
     default:
         if (!is_from_head)
             witness_client_sends(witness, message);
@@ -286,7 +300,8 @@ static void passes(void *context, const struct sim_message *message)
     if (!message->is_arrival)
         hear_sent(witness, message);
     else if (witness_is_worker(witness, message->from) &&
-             (message->message == WIRE_ANSWER || message->message == WIRE_EXECUTION_FAILED || message->message == WIRE_VALUE))
+             (message->message == WIRE_ANSWER || message->message == WIRE_EXECUTION_FAILED || message->message == WIRE_VALUE ||
+              message->message == WIRE_HELD))
         witness_check_lease(witness, message);
     if (message->is_arrival && message->message == WIRE_SESSION_CLOSE)
         hear_close(witness, message->body);

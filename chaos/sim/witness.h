@@ -29,7 +29,7 @@ struct witness_config {
 
 struct witness_totals {
     uint64_t journalled, client_journalled, acknowledged, duplicates, answers, watermarks, fences, ended_lives, recoveries, steps, replays,
-        imports, checkpoints, inventories, resumed;
+        imports, checkpoints, inventories, resumed, held, copies_given_up, copies_refused;
 };
 
 struct witness;

@@ -8,8 +8,12 @@
 // A device may be lost with all that it holds (a GPU's sticky error): the list that meets it and all further lists of that incarnation fail with DJ_E_DEVICE_LOST.
 // Lists of another incarnation find the device anew, its region's contents undefined; or it is gone, then they fail too.
 //
+// Devices of different processes on one host may reach each other's memory: who opens a region by its key copies from it with COPY_PEER,
+// device to device. The copier learns nothing of what the owner does meanwhile; that the bytes stay is for the two cores to agree on.
+//
 // CUDA fits unchanged: the region is one cudaMalloc, scalars are
-// kernel arguments, READ and WRITE are asynchronous copies through pinned staging, streams and `after` are streams and events.
+// kernel arguments, READ and WRITE are asynchronous copies through pinned staging, streams and `after` are streams and events, a key is
+// cudaIpcGetMemHandle's.
 
 #ifndef CORE_IO_DEVICE_H
 #define CORE_IO_DEVICE_H
@@ -25,6 +29,19 @@ struct blob;
 struct io_sink;
 
 enum { DEVICE_ALIGNMENT = 64, DEVICE_STREAMS = 2, DEVICE_COMPUTE = 0, DEVICE_TRANSFER = 1, DEVICE_NAME_MAX = 64, DEVICE_CLASS_MAX = 160 };
+enum { DEVICE_KEY_MAX = 64, DEVICE_DOMAIN_MAX = 64 };
+
+// How the device of another process opens a region. Only devices look inside.
+struct device_key {
+    uint32_t bytes;                             // 0: nobody can
+    uint8_t data[DEVICE_KEY_MAX];
+};
+
+// Another process's device.
+struct device_peer {
+    uint64_t incarnation;                       // of its process
+    struct device_key key;
+};
 
 struct device_info {
     char name[DEVICE_NAME_MAX];                 // "cpu", "NVIDIA H200"
@@ -35,6 +52,8 @@ struct device_info {
     uint32_t lives;                             // how often the device was lost: changes before such a list comes back
     bool is_gone;                               // lost, and cannot be made anew in this process: nothing will run any more
     uint8_t ops[OP_LIMIT / 8];                  // bit per op number: the capability
+    char domain[DEVICE_DOMAIN_MAX];             // devices of equal domains may open each other's regions; "": it opens none
+    struct device_key key;                      // of its region. Another one when the device was made anew: valid once a list of this incarnation is back
 };
 
 struct device_tensor {
@@ -51,6 +70,8 @@ enum device_task_kind {
     DEVICE_WRITE,                               // blob[blob_offset, +bytes) -> region[offset, +bytes)
     DEVICE_READ,                                // region[offset, +bytes) -> blob[blob_offset, +bytes)
     DEVICE_ZERO,                                // region[offset, +bytes) = 0
+    DEVICE_COPY_PEER,                           // the peer's region[blob_offset, +bytes) -> region[offset, +bytes). On DEVICE_TRANSFER; all of a
+                                                // list's have one peer. DJ_E_DEVICE when the region cannot be opened: nothing else is harmed
 };
 
 struct device_task {
@@ -65,6 +86,7 @@ struct device_task {
     uint64_t offset, bytes;                     // KERNEL: scratch; others: the span
     struct blob *blob;
     uint64_t blob_offset;
+    const struct device_peer *peer;             // COPY_PEER
 };
 
 struct device_list {
@@ -92,6 +114,8 @@ struct device_port {
     void (*submit)(void *self, struct device_list *list);
     // Tells that [offset, +bytes) holds nothing any more, so that physical memory can go back to the system. May be NULL.
     void (*trim)(void *self, uint64_t offset, uint64_t bytes);
+    // Tells that this peer is gone or not needed: its region is closed once what runs is done. Lists that name it later open it anew. May be NULL.
+    void (*forget_peer)(void *self, uint64_t incarnation);
     void (*stop)(void *self);                                               // finishes what runs, ends threads, frees
 };
 

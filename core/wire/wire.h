@@ -21,7 +21,7 @@
 struct blob;
 
 enum {
-    WIRE_VERSION = 2,
+    WIRE_VERSION = 3,
     WIRE_HEADER_BYTES = 40,
     WIRE_BODY_MAX = 20 << 20,           // the largest body of any message; each kind has its own, smaller bound where that is enough
     WIRE_INLINE_BYTES = 1024,           // values up to this size travel in the body

@@ -54,6 +54,12 @@ void worker_peer_fetches_pump(struct worker *worker)
         bool may_go = is_reached(worker, work);
         if (!is_late && !may_go)
             continue;
+        if (work->takes_place && !is_late && exec_value_state(worker->exec, work->handle) == VALUE_COMING)
+            continue;    // a place is told when its bytes are there
+        if (work->takes_place && worker_lend(worker, work)) {
+            worker_work_free(work);
+            continue;
+        }
         struct exec_run *run;
         enum dj_error error = may_go ? exec_fetch(worker->exec, work->handle, &run, &fault) : DJ_E_HANDLE_UNKNOWN;
         list_remove(&work->queue);

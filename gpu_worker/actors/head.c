@@ -101,6 +101,7 @@ static enum dj_error greeted(struct worker *worker, const struct wire_hello_ok *
         log_write(LOG_WARN, "worker", "this life was fenced; joining as a new one incarnation=%016" PRIx64, worker->incarnation);
         end_all_sessions(worker);
         worker_journal_forget(worker);
+        worker_lents_end(worker);
     }
     worker->generation = ok->generation;
     join(worker);

@@ -161,7 +161,8 @@ static void choose_delta(struct worker *worker, const struct work *work, struct 
         execution->delta_length = work->delta_bytes;
         return;
     }
-    if (chain->length >= RECORD_CHAIN_MAX) {
+    // A record builds on older ones only, and lists may come back in another order than they ran in.
+    if (chain->length >= RECORD_CHAIN_MAX || chain->last >= work->position.counter) {
         chain->length = 0;
         history_reset(&chain->history);
     }

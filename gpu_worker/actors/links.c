@@ -28,6 +28,7 @@ void worker_links_down(struct worker *worker, uint64_t id)
     worker_leaves_link_down(worker, id);
     worker_serve_link_down(worker, id);
     worker_peer_fetches_link_down(worker, id);
+    worker_lents_link_down(worker, id);
     worker_link_plans_free(link);
     free(link);
 }
@@ -129,6 +130,7 @@ static enum dj_error message_of(struct worker *worker, struct worker_link *link,
     case WIRE_LEAF_OFFER: TAKE(leaf_offer, 0, return offered(worker, link, &said))
     case WIRE_LEAF_DATA: TAKE(leaf_data, 0, worker_leaf_data(worker, link->link, &said, bulk))
     case WIRE_FETCH: TAKE(fetch, 0, return worker_stream_fetch(worker, link, &said))
+    case WIRE_COPIED: TAKE(copied, ROLE_WORKER, worker_lent_copied(worker, link->link, &said))
     case WIRE_FAILED: TAKE(failed, 0, worker_leaf_refused(worker, link->link, said.request))
     default: return session_message(worker, link, message, body);
     }

@@ -62,12 +62,19 @@ void worker_peer_up(struct worker *worker, struct peer *peer, uint64_t link)
     worker_send(worker, link, WIRE_HELLO, wire_hello_encode(&hello));
 }
 
-static void import_failed(struct import *import, enum dj_error error, const char *text)
+static void import_end(struct worker *worker, struct import *import)
+{
+    if (import->phase >= IMPORT_COPIED)
+        exec_unpin(worker->exec, &import->copy);
+    list_remove(&import->list);
+    free(import);
+}
+
+void worker_import_failed(struct worker *worker, struct import *import, enum dj_error error, const char *text)
 {
     import->work->error = error;
     snprintf(import->work->text, sizeof import->work->text, "the value cannot be had from the other worker: %.80s", text);
-    list_remove(&import->list);
-    free(import);
+    import_end(worker, import);
 }
 
 void worker_peer_down(struct worker *worker, struct peer *peer)
@@ -80,10 +87,11 @@ void worker_peer_down(struct worker *worker, struct peer *peer)
         return;
     }
     free(map_take(worker->peers, map_key(incarnation)));
+    worker_direct_forget(worker, incarnation);
     list_each (node, &worker->imports) {
         struct import *import = list_entry(node, struct import, list);
-        if (import->location.incarnation == incarnation)
-            import_failed(import, DJ_E_HANDLE_LOST, "that worker is not there");
+        if (import->location.incarnation == incarnation && import->phase != IMPORT_LANDED)
+            worker_import_failed(worker, import, DJ_E_HANDLE_LOST, "that worker is not there");
     }
     if (link != 0)
         worker_leaves_link_down(worker, link);
@@ -109,7 +117,7 @@ void worker_import_begin(struct worker *worker, struct work *work, const struct 
     if (worker_peer_link(worker, location, &has_failed) != 0)
         worker_imports_ask(worker);
     else if (has_failed)
-        import_failed(import, DJ_E_LIMIT, "too many workers are connected");
+        worker_import_failed(worker, import, DJ_E_LIMIT, "too many workers are connected");
 }
 
 void worker_imports_ask(struct worker *worker)
@@ -123,6 +131,8 @@ void worker_imports_ask(struct worker *worker)
         struct wire_handle named = {
             .session = handle.execution.session, .counter = handle.execution.counter, .output = handle.output};
         struct wire_fetch fetch = {.request = ++worker->next_request, .handles = &named, .handles_count = 1};
+        if (!import->wants_bytes)
+            snprintf(fetch.domain, sizeof fetch.domain, "%s", worker_direct_domain(worker, peer));
         import->request = fetch.request;
         import->link = peer->link;
         worker_send(worker, peer->link, WIRE_FETCH, wire_fetch_encode(&fetch));
@@ -133,11 +143,29 @@ void worker_import_forget(struct worker *worker, const struct work *work)
 {
     list_each (node, &worker->imports) {
         struct import *import = list_entry(node, struct import, list);
-        if (import->work != work)
-            continue;
-        list_remove(&import->list);
-        free(import);
+        if (import->work == work)
+            import_end(worker, import);
     }
+}
+
+const struct import *worker_import_landed(struct worker *worker, const struct work *work)
+{
+    list_each (node, &worker->imports) {
+        const struct import *import = list_entry(node, struct import, list);
+        if (import->work == work)
+            return import->phase == IMPORT_LANDED ? import : NULL;
+    }
+    return NULL;
+}
+
+void worker_import_again(struct worker *worker, struct import *import)
+{
+    if (import->phase >= IMPORT_COPIED)
+        exec_unpin(worker->exec, &import->copy);
+    import->phase = IMPORT_ASKED;
+    import->link = import->request = 0;
+    import->wants_bytes = true;
+    worker_imports_ask(worker);
 }
 
 void worker_imports_sweep(struct worker *worker)
@@ -145,12 +173,12 @@ void worker_imports_sweep(struct worker *worker)
     uint64_t now = actor_now_ns(worker->self);
     list_each (node, &worker->imports) {
         struct import *import = list_entry(node, struct import, list);
-        if (now - import->work->waiting_since_ns > WORKER_FETCH_NS + WORKER_FETCH_NS / 2)
-            import_failed(import, DJ_E_HANDLE_LOST, "that worker does not answer");
+        if (import->phase != IMPORT_LANDED && now - import->work->waiting_since_ns > WORKER_FETCH_NS + WORKER_FETCH_NS / 2)
+            worker_import_failed(worker, import, DJ_E_HANDLE_LOST, "that worker does not answer");
     }
 }
 
-static struct import *import_of(struct worker *worker, uint64_t link, uint64_t request)
+struct import *worker_import_find(struct worker *worker, uint64_t link, uint64_t request)
 {
     list_each (node, &worker->imports) {
         struct import *import = list_entry(node, struct import, list);
@@ -174,16 +202,22 @@ static bool read_meta(const struct wire_value *value, struct tensor_meta *ret)
 
 static enum dj_error take_value(struct worker *worker, struct peer *peer, const struct wire_value *value, struct blob *bulk)
 {
-    struct import *import = import_of(worker, peer->link, value->request);
-    if (import == NULL)
-        return DJ_OK;    // its session is gone
+    struct import *import = worker_import_find(worker, peer->link, value->request);
+    struct tensor_meta meta;
+    bool is_sound = read_meta(value, &meta) && (uint64_t)tensor_bytes(&meta) == value->bytes;
+    if (value->key_bytes > 0 && is_sound && bulk == NULL) {
+        worker_direct_place(worker, peer, import, value, &meta);
+        return DJ_OK;
+    }
+    if (import == NULL || import->phase != IMPORT_ASKED)
+        return DJ_OK;    // its session is gone, or it was sent twice
     struct work *work = import->work;
-    if (!read_meta(value, &work->meta) || (uint64_t)tensor_bytes(&work->meta) != (bulk == NULL ? 0 : bulk->bytes)) {
-        import_failed(import, DJ_E_MALFORMED, "its sizes and bytes contradict each other");
+    if (!is_sound || value->key_bytes > 0 || value->bytes != (bulk == NULL ? 0 : bulk->bytes)) {
+        worker_import_failed(worker, import, DJ_E_MALFORMED, "its sizes and bytes contradict each other");
     } else {
+        work->meta = meta;
         work->value = bulk != NULL ? blob_hold(bulk) : blob_make(0);
-        list_remove(&import->list);
-        free(import);
+        import_end(worker, import);
     }
     worker_stream_pump(worker, work->stream);
     return DJ_OK;
@@ -191,15 +225,19 @@ static enum dj_error take_value(struct worker *worker, struct peer *peer, const 
 
 static void refused(struct worker *worker, struct peer *peer, const struct wire_failed *failed)
 {
-    struct import *import = import_of(worker, peer->link, failed->request);
+    struct import *import = worker_import_find(worker, peer->link, failed->request);
     if (failed->request == 0)
         worker_cuts_refused(worker, peer->link, (enum dj_error)failed->error);
     if (import == NULL) {
         worker_leaf_refused(worker, peer->link, failed->request);
         return;
     }
+    if (import->phase == IMPORT_COPIED) {
+        worker_import_again(worker, import);
+        return;
+    }
     struct stream *stream = import->work->stream;
-    import_failed(import, (enum dj_error)failed->error, failed->text);
+    worker_import_failed(worker, import, (enum dj_error)failed->error, failed->text);
     worker_stream_pump(worker, stream);
 }
 
@@ -235,6 +273,7 @@ enum dj_error worker_peer_message(struct worker *worker, struct peer *peer, uint
     case WIRE_HELLO_OK: TAKE(hello_ok, return greeted(worker, peer, &said))
     case WIRE_LEAF_DATA: TAKE(leaf_data, worker_leaf_data(worker, peer->link, &said, bulk))
     case WIRE_VALUE: TAKE(value, return take_value(worker, peer, &said, bulk))
+    case WIRE_HELD: TAKE(held, worker_direct_held(worker, peer, &said))
     case WIRE_PING:
         TAKE(ping, struct wire_pong pong = {.number = said.number};
              worker_send(worker, peer->link, WIRE_PONG, wire_pong_encode(&pong)))

@@ -106,12 +106,12 @@ static enum step put_on_device(struct worker *worker, struct work *work, struct 
     return STEP_DONE;
 }
 
-// Something on the device gives memory back when it is done, or a checkpoint gives up.
+// Something on the device gives memory back when it is done, a worker when it has copied a value, or a checkpoint gives up.
 static bool may_get_memory(struct worker *worker, enum dj_error error)
 {
     if (error != DJ_E_DEVICE_MEMORY && error != DJ_E_BUSY)
         return false;
-    return exec_stats(worker->exec).in_flight > 0;
+    return exec_stats(worker->exec).in_flight > 0 || worker->lent_count > 0;
 }
 
 // True when every leaf is here; asks for those that are not. *ret_hopeless: one cannot be got.
@@ -313,6 +313,17 @@ static enum step import_own(struct worker *worker, struct work *work, struct han
     return give_up(worker, work, -1, &fault);
 }
 
+// Its bytes were copied from another device's memory before its turn came.
+static enum step import_landed(struct worker *worker, struct work *work, struct handle made, const struct import *import)
+{
+    struct fault fault = {0};
+    fault.code = exec_adopt(worker->exec, made, &import->copy, &fault);
+    if (fault.code == DJ_OK)
+        return import_at_once(worker, work, made, false);
+    worker_import_forget(worker, work);
+    return give_up(worker, work, -1, &fault);
+}
+
 static enum step step_import(struct worker *worker, struct work *work)
 {
     struct fault fault = {0};
@@ -328,6 +339,9 @@ static enum step step_import(struct worker *worker, struct work *work)
         fault_set(&fault, work->error, "%s", work->text);
         return give_up(worker, work, -1, &fault);
     }
+    const struct import *landed = worker_import_landed(worker, work);
+    if (landed != NULL)
+        return import_landed(worker, work, made, landed);
     if (work->value == NULL)
         return STEP_WAIT;
     struct exec_run *run;
@@ -405,7 +419,7 @@ void worker_stream_pump(struct worker *worker, struct stream *stream)
 
 // Done ---------------------------------------------------------------------------------------------------------------
 
-static uint32_t write_sizes(const struct tensor_meta *meta, uint8_t sizes[96])
+uint32_t worker_write_sizes(const struct tensor_meta *meta, uint8_t sizes[96])
 {
     uint32_t at = 0;
     for (uint32_t d = 0; d < meta->rank; d++) {
@@ -433,7 +447,7 @@ static void answer_execution(struct worker *worker, struct work *work, struct ex
                                          .dtype = (uint8_t)from->meta.dtype,
                                          .bytes = from->bytes,
                                          .sizes = sizes + (size_t)i * 96,
-                                         .sizes_bytes = write_sizes(&from->meta, sizes + (size_t)i * 96)};
+                                         .sizes_bytes = worker_write_sizes(&from->meta, sizes + (size_t)i * 96)};
         if (from->bytes <= EXEC_INLINE_BYTES) {
             output[i].data = run->blob->data + from->offset;
             output[i].data_bytes = (uint32_t)from->bytes;
@@ -458,10 +472,11 @@ static void answer_fetch(struct worker *worker, const struct work *work, const s
     uint8_t sizes[96];
     struct wire_value value = {
         .request = work->request, .dtype = (uint8_t)from->meta.dtype, .bytes = from->bytes, .sizes = sizes};
-    value.sizes_bytes = write_sizes(&from->meta, sizes);
+    value.sizes_bytes = worker_write_sizes(&from->meta, sizes);
     struct blob *body = wire_value_encode(&value);
     if (body != NULL)
-        worker_value_send(worker, work->link, body, from->bytes == 0 ? NULL : blob_hold(run->blob), from->offset, from->bytes);
+        worker_value_send(worker, work->link, WIRE_VALUE, body, from->bytes == 0 ? NULL : blob_hold(run->blob), from->offset,
+                          from->bytes);
 }
 
 static void tell_held(void *context, struct handle handle)

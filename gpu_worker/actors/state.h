@@ -92,6 +92,7 @@ struct work {
     // FETCH, IMPORT, CHECKPOINT
     uint64_t request, link;             // whom to answer
     struct handle handle;               // IMPORT: the source
+    bool takes_place;                   // FETCH: who asks can open this device's region
     uint32_t output;                    // IMPORT: of the position's counter
     struct wire_location *location;     // IMPORT: where the source is
     struct tensor_meta meta;            // IMPORT: what arrived
@@ -173,14 +174,31 @@ struct peer {                           // another worker that this one dialed
     uint64_t incarnation, request, link;
     uint8_t phase;
     bool tried_tcp;
+    uint32_t copies_failed;             // beyond a few it is asked for bytes only
     char address_tcp[IO_ADDRESS_MAX];
 };
 
+// ASKED -> here (bytes came), or -> COPYING (a place came) -> COPIED -> LANDED (the place was held); what fails on that way: ASKED once more, for bytes.
+enum import_phase { IMPORT_ASKED, IMPORT_COPYING, IMPORT_COPIED, IMPORT_LANDED };
 struct import {                         // a value that another worker is asked for
     struct list list;
     struct work *work;
     struct wire_location location;
     uint64_t link, request;             // 0: not asked yet
+    uint8_t phase;                      // enum import_phase
+    bool wants_bytes;                   // a place would not do
+    struct exec_pin copy;               // from COPIED on
+};
+
+struct landing {                        // a copy on the device, whose import may be gone when it is done
+    uint64_t link, request, incarnation;
+    struct exec_pin copy;
+};
+
+struct lent {                           // a value whose place another worker was told
+    struct list list;
+    uint64_t link, request, since_ns;
+    struct exec_pin pin;
 };
 
 struct served {                         // a leaf, or a piece of a value, on its way out: to a worker or to the store
@@ -192,8 +210,9 @@ struct served {                         // a leaf, or a piece of a value, on its
     uint8_t failures;                   // of reading it
 };
 
-struct timed_value {                    // a VALUE until its reader has it: one that left too late for the lease was dropped on the way
+struct timed_value {                    // a VALUE or HELD until its reader has it: one that left too late for the lease was dropped on the way
     struct list list;
+    uint16_t message;
     uint64_t link, number, until_ns;    // number: of the PING behind it
     struct blob *body, *bulk;
     uint64_t bulk_offset, bulk_bytes;
@@ -201,7 +220,7 @@ struct timed_value {                    // a VALUE until its reader has it: one 
     bool is_held;                       // not sent: there is no lease
 };
 
-enum run_owner { OWNER_WORK, OWNER_LEAF_IN, OWNER_LEAF_OUT, OWNER_PIECE };
+enum run_owner { OWNER_WORK, OWNER_LEAF_IN, OWNER_LEAF_OUT, OWNER_PIECE, OWNER_LANDING };
 struct flight {                         // a run on the device
     struct list early;                  // in worker->early: it is back before something that it builds on
     uint8_t kind;                       // enum run_owner
@@ -210,6 +229,7 @@ struct flight {                         // a run on the device
     struct work *work;
     struct served *served;
     struct piece *piece;
+    struct landing *landing;
     struct hash128 content;
 };
 
@@ -254,6 +274,8 @@ struct worker {
     struct list gone;                   // of session: dropped, something of it is still on the device
     struct list gone_streams;           // of stream: likewise
     struct list imports;                // of import: values on their way here
+    struct list lents;                  // of lent: values whose places others were told
+    uint32_t lent_count;
     struct list timed_values;
     // What the head is told in batches.
     struct wire_leaf *gained, *dropped, *to_store;
@@ -327,8 +349,9 @@ const struct kept_answer *worker_stream_earlier(const struct stream *stream, con
 void worker_streams_send_held(struct worker *worker);           // what may leave now and did not
 void worker_streams_probe(struct worker *worker);               // asks whether what was sent was read; sends again what surely was not
 void worker_stream_pong(struct worker *worker, struct stream *stream, uint64_t number);
-// A VALUE under the lease: held without one, sent again when it may have been dropped on the way. Takes both holds.
-void worker_value_send(struct worker *worker, uint64_t link, struct blob *body, struct blob *bulk, uint64_t offset, uint64_t bytes);
+// A VALUE or HELD under the lease: kept here without one, sent again when it may have been dropped on the way. Takes both holds.
+void worker_value_send(struct worker *worker, uint64_t link, uint16_t message, struct blob *body, struct blob *bulk, uint64_t offset,
+                       uint64_t bytes);
 void worker_values_pong(struct worker *worker, uint64_t link, uint64_t number);
 void worker_values_link_down(struct worker *worker, uint64_t link);
 void worker_values_free(struct worker *worker);
@@ -345,6 +368,7 @@ void worker_work_free(struct work *work);
 void worker_link_plans_free(struct worker_link *link);
 
 // run.c: work runs
+uint32_t worker_write_sizes(const struct tensor_meta *meta, uint8_t sizes[96]);      // as VALUE and ANSWER have them; gives their bytes
 void worker_stream_pump(struct worker *worker, struct stream *stream);
 void worker_run_done(struct worker *worker, struct work *work, struct exec_run *run);
 
@@ -392,8 +416,25 @@ void worker_imports_ask(struct worker *worker);                                 
 void worker_import_begin(struct worker *worker, struct work *work, const struct wire_location *location);
 void worker_import_forget(struct worker *worker, const struct work *work);             // its session is gone
 void worker_imports_sweep(struct worker *worker);
+struct import *worker_import_find(struct worker *worker, uint64_t link, uint64_t request);     // NULL: it is gone
+void worker_import_again(struct worker *worker, struct import *import);                // for bytes
+void worker_import_failed(struct worker *worker, struct import *import, enum dj_error error, const char *text);
+const struct import *worker_import_landed(struct worker *worker, const struct work *work);     // NULL: no copy for it has landed
 DJ_MUST_USE enum dj_error worker_peer_message(struct worker *worker, struct peer *peer, uint16_t message, struct blob *body,
                                               struct blob *bulk);
+
+// direct.c: values go from one device's memory to another's
+bool worker_lend(struct worker *worker, const struct work *work);                      // tells a FETCH the place; false: bytes must go
+void worker_lent_copied(struct worker *worker, uint64_t link, const struct wire_copied *said);
+void worker_lents_link_down(struct worker *worker, uint64_t link);
+void worker_lents_sweep(struct worker *worker);
+void worker_lents_end(struct worker *worker);                                          // of a life that was fenced
+void worker_direct_place(struct worker *worker, struct peer *peer, struct import *import, const struct wire_value *value,
+                         const struct tensor_meta *meta);
+void worker_direct_done(struct worker *worker, struct landing *landing, struct exec_run *run);
+void worker_direct_held(struct worker *worker, struct peer *peer, const struct wire_held *said);
+void worker_direct_forget(struct worker *worker, uint64_t incarnation);                // its link is lost
+const char *worker_direct_domain(const struct worker *worker, const struct peer *peer);       // what FETCH says
 
 // journal.c
 // These give the record's number; 0: it has none.

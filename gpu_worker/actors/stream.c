@@ -408,6 +408,8 @@ enum dj_error worker_stream_fetch(struct worker *worker, struct worker_link *lin
         worker_work_free(work);
         return DJ_OK;
     }
+    const struct device_info *info = worker->config.device[0]->info;
+    work->takes_place = said->domain[0] != '\0' && strcmp(said->domain, info->domain) == 0;
     list_push(&worker->peer_fetches, &work->queue);
     worker_peer_fetches_pump(worker);
     return DJ_OK;

@@ -254,8 +254,8 @@ static void value_send(struct worker *worker, struct timed_value *value)
     value->is_held = false;
     value->sends++;
     value->until_ns = worker_lease(worker);
-    actor_send(worker->self, value->link, WIRE_VALUE, blob_hold(value->body), value->bulk == NULL ? NULL : blob_hold(value->bulk),
-               value->bulk_offset, value->bulk_bytes, value->until_ns);
+    actor_send(worker->self, value->link, value->message, blob_hold(value->body),
+               value->bulk == NULL ? NULL : blob_hold(value->bulk), value->bulk_offset, value->bulk_bytes, value->until_ns);
     worker_send(worker, value->link, WIRE_PING, wire_ping_encode(&ping));
     worker->load.bytes_out += value->body->bytes + value->bulk_bytes;
 }
@@ -268,17 +268,22 @@ static void value_free(struct timed_value *value)
     free(value);
 }
 
-void worker_value_send(struct worker *worker, uint64_t link, struct blob *body, struct blob *bulk, uint64_t offset,
-                       uint64_t bytes)
+void worker_value_send(struct worker *worker, uint64_t link, uint16_t message, struct blob *body, struct blob *bulk,
+                       uint64_t offset, uint64_t bytes)
 {
     struct timed_value *value = worker->config.head[0] == '\0' ? NULL : calloc(1, sizeof *value);
     if (value == NULL) {
         worker->load.bytes_out += body->bytes + bytes;
-        actor_send(worker->self, link, WIRE_VALUE, body, bulk, offset, bytes, worker_lease(worker));
+        actor_send(worker->self, link, message, body, bulk, offset, bytes, worker_lease(worker));
         return;
     }
-    *value = (struct timed_value){
-        .link = link, .body = body, .bulk = bulk, .bulk_offset = offset, .bulk_bytes = bytes, .is_held = true};
+    *value = (struct timed_value){.message = message,
+                                  .link = link,
+                                  .body = body,
+                                  .bulk = bulk,
+                                  .bulk_offset = offset,
+                                  .bulk_bytes = bytes,
+                                  .is_held = true};
     list_push(&worker->timed_values, &value->list);
     if (worker_may_answer(worker))
         value_send(worker, value);

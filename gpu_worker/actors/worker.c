@@ -83,6 +83,7 @@ static void complete(struct worker *worker, struct flight *done)
     case OWNER_LEAF_IN: worker_leaf_chunk_done(worker, flight.content, flight.run); break;
     case OWNER_LEAF_OUT: worker_serve_chunk_done(worker, flight.served, flight.run); break;
     case OWNER_PIECE: worker_cut_read_done(worker, flight.piece, flight.run); break;
+    case OWNER_LANDING: worker_direct_done(worker, flight.landing, flight.run); break;
     }
 }
 
@@ -230,6 +231,7 @@ static void worker_timer(struct worker *worker, uint32_t number)
         worker_journal_sweep(worker);
         worker_leaves_sweep(worker);
         worker_imports_sweep(worker);
+        worker_lents_sweep(worker);
         worker_peer_fetches_pump(worker);
         if (map_count(worker->flights) == 0 && worker->load.executions != worker->trimmed_at) {
             worker->trimmed_at = worker->load.executions;
@@ -314,6 +316,7 @@ static enum dj_error worker_start(struct actor *self, void *state, const void *a
     list_init(&worker->cuts);
     list_init(&worker->safe_order);
     list_init(&worker->imports);
+    list_init(&worker->lents);
     list_init(&worker->journal);
     if (worker->config.devices == 0)
         return DJ_E_NO_DEVICE;
@@ -358,6 +361,7 @@ static void free_flights(struct worker *worker)
         } else if (flight->kind == OWNER_PIECE) {
             worker_cuts_piece_free(worker, flight->piece);
         }
+        free(flight->landing);
         free(flight);
     }
 }
@@ -378,6 +382,10 @@ static void worker_end(struct actor *self, void *state)
     list_each (node, &worker->imports) {
         list_remove(node);
         free(list_entry(node, struct import, list));
+    }
+    list_each (node, &worker->lents) {
+        list_remove(node);
+        free(list_entry(node, struct lent, list));
     }
     list_each (node, &worker->peer_fetches) {
         list_remove(node);

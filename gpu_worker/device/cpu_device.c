@@ -111,6 +111,7 @@ static enum dj_error run_task(struct cpu_device *device, const struct device_tas
     case DEVICE_WRITE: memcpy(device->region + task->offset, task->blob->data + task->blob_offset, task->bytes); return DJ_OK;
     case DEVICE_READ: memcpy(task->blob->data + task->blob_offset, device->region + task->offset, task->bytes); return DJ_OK;
     case DEVICE_ZERO: memset(device->region + task->offset, 0, task->bytes); return DJ_OK;
+    case DEVICE_COPY_PEER: return fault_set(fault, DJ_E_DEVICE, "a CPU device does not open the memory of other processes");
     case DEVICE_KERNEL: break;
     }
     if (!operands_fill(&device->running, task, device->region))

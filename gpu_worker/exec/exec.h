@@ -166,6 +166,16 @@ DJ_MUST_USE enum dj_error exec_read(struct exec *exec, const struct exec_pin *pi
 DJ_MUST_USE enum dj_error exec_import(struct exec *exec, struct handle handle, const struct tensor_meta *meta, struct blob *blob,
                                       struct exec_run **ret, struct fault *fault);
 
+// A value in the memory of another device, `offset` bytes from the start of its region, dense, of at least a byte: takes memory here and gives the
+// run that copies it there on the transfer stream. *ret holds the memory until exec_unpin. DJ_E_DEVICE_MEMORY, DJ_E_NO_MEMORY.
+DJ_MUST_USE enum dj_error exec_copy_peer(struct exec *exec, const struct device_peer *peer, uint64_t offset, const struct tensor_meta *meta,
+                                         struct exec_pin *ret_pin, struct exec_run **ret_run);
+// What was so copied, by a run that is complete without an error, becomes this value at once. The pin stays the caller's. DJ_E_NO_MEMORY,
+// DJ_E_LIMIT, DJ_E_DUPLICATE_DIFFERS.
+DJ_MUST_USE enum dj_error exec_adopt(struct exec *exec, struct handle handle, const struct exec_pin *pin, struct fault *fault);
+// Where the pinned value's bytes begin in the region; false when they do not lie there one behind the other.
+bool exec_pin_offset(const struct exec_pin *pin, uint64_t *ret_offset);
+
 // The device is done with the run's list: fills the run's result fields and lets go of what it pinned. Not before all that the run builds
 // on is complete (lists may come back in another order than they ran in): it fails with them.
 bool exec_may_complete(const struct exec_run *run);

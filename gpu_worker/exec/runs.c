@@ -183,6 +183,8 @@ void exec_run_resolve(struct run *run)
         task->offset += base_of(run, run->part[i].storage);
         if (task->kind == DEVICE_READ)
             task->blob = run->face.blob;
+        else if (task->kind == DEVICE_COPY_PEER)
+            task->peer = &run->peer;
     }
     run->face.list.tasks = run->tasks;
     run->face.list.task = run->task;

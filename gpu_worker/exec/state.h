@@ -92,6 +92,7 @@ struct run {
     struct buffer **buffer;
     uint32_t kept, kept_capacity;       // handles it makes
     struct handle *handle;
+    struct device_peer peer;            // of a copy from it
     struct leaf *leaf;                  // of a chunk; the leaf cannot go while it has writes
     struct leaf **staged;               // leaves whose first write is in this run
     uint32_t staged_count, staged_capacity;

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 
 MAGIC = b"DJN1"
-VERSION = 2
+VERSION = 3
 HEADER_BYTES = 40
 CHECKED_BYTES = 24  # of the header, by body_check
 

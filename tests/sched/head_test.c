@@ -43,7 +43,7 @@ static void another_protocol_version_is_told_both_versions(void **state)
     HEARD(rig, 77, FAILED, failed, &failed);
     assert_int_equal(failed.error, DJ_E_VERSION);
     assert_non_null(strstr(failed.text, "99"));
-    assert_non_null(strstr(failed.text, "version 2"));
+    assert_non_null(strstr(failed.text, "version 3"));
     assert_true(rig_is_closed(rig, 77));
 }
 

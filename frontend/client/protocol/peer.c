@@ -365,6 +365,11 @@ static void attached(struct protocol *protocol, uint64_t now_ns, struct peer *pe
         peer_restream(protocol, now_ns, peer);
         return;
     }
+    // It was to end and begin anew when its link was lost; the recovery that it was in is not the one that is due.
+    if (peer->must_recover && peer->is_draining) {
+        peer_restream(protocol, now_ns, peer);
+        return;
+    }
     if (!peer->must_recover) {
         peer_ready(protocol, now_ns, peer);
         return;

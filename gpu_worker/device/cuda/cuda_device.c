@@ -149,12 +149,13 @@ static bool idle(struct cuda_device *device, uint64_t *since_ns, uint64_t seen)
         sleep_a_while(device, TIMING_REST_NS);
         is_resting = device->head == device->tail;
     } else if (is_quiet(device)) {
-        while (device->head == device->tail && device->phase == PHASE_RUNNING)
+        while (device->head == device->tail && device->phase == PHASE_RUNNING && device->forgotten_count == 0)
             pthread_cond_wait(&device->more, &device->mutex);
-        goes_on = device->head != device->tail;
+        goes_on = device->head != device->tail || device->phase == PHASE_RUNNING;
     } else if (device->tail == seen) {
         sleep_a_while(device, sleep_ns);
     }
+    peers_mark_forgotten(device);
     pthread_mutex_unlock(&device->mutex);
     if (is_resting)
         timing_write(device);
@@ -230,6 +231,7 @@ static void work(struct cuda_device *device)
             any |= lane_poll(device, &device->lane[i]);
         if (device->is_lost)
             any |= after_loss(device);
+        any |= peers_close_forgotten(device);
         if (any)
             since_ns = 0;
         else if (!idle(device, &since_ns, seen))
@@ -319,6 +321,17 @@ static void device_submit(void *self, struct device_list *list)
     device->config.sink->post(device->config.sink->self, &event);
 }
 
+static void device_forget_peer(void *self, uint64_t incarnation)
+{
+    struct cuda_device *device = self;
+    pthread_mutex_lock(&device->mutex);
+    if (device->forgotten_count < CUDA_PEERS_MAX)
+        device->forgotten[device->forgotten_count] = incarnation;
+    device->forgotten_count += device->forgotten_count <= CUDA_PEERS_MAX;
+    pthread_mutex_unlock(&device->mutex);
+    pthread_cond_signal(&device->more);
+}
+
 static void device_free(struct cuda_device *device)
 {
     free(device->queue);
@@ -353,6 +366,7 @@ static void describe(struct cuda_device *device)
                                         .can = device_can,
                                         .scratch_bytes = device_scratch_bytes,
                                         .submit = device_submit,
+                                        .forget_peer = device_forget_peer,
                                         .stop = device_stop};
 }
 

@@ -26,6 +26,7 @@
 struct cublaslt_api;
 struct cudnn_api;
 
+enum { CUDA_PEERS_MAX = 16 };           // other processes' regions that are open at a time: the one used longest ago makes room
 enum { CUDA_GRAPHS_MAX = 64, CUDA_GRAPH_AFTER = 3, CUDA_STAGING_BYTES = 64 << 20, CUDA_CHUNK_BYTES = 4 << 20 };
 
 // Device code by family (enum cuda_family): fatbins; the module's images, or those of a test's fake.
@@ -50,7 +51,7 @@ struct cuda_device_config {
 };
 
 struct cuda_device_stats {
-    uint64_t lists, launches, graph_launches, graph_captures, graphs, bytes_in, bytes_out;
+    uint64_t lists, launches, graph_launches, graph_captures, graphs, bytes_in, bytes_out, peer_copies, peer_bytes;
 };
 
 // Starts the device. port->stop ends and frees it. DJ_E_NO_DEVICE (too old a GPU), DJ_E_DEVICE_MEMORY, DJ_E_DEVICE, DJ_E_NO_MEMORY with

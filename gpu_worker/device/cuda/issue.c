@@ -174,6 +174,7 @@ static bool issue_task(struct cuda_device *device, struct lane *lane, struct fli
     case DEVICE_WRITE:
     case DEVICE_READ: return move(device, lane, flight, task);
     case DEVICE_ZERO: zero(device, lane, flight, task); return true;
+    case DEVICE_COPY_PEER: return peer_copy(device, lane, flight, task);
     case DEVICE_KERNEL: return run_program(device, lane, flight);
     }
     return true;

@@ -164,10 +164,19 @@ static void *symbol(struct cuda_load *load, enum part which, void *handle, const
         memcpy(&(member), &at, sizeof at); \
     } while (0)
 
+#define TAKE_OPTIONAL(member, name) \
+    do { \
+        void *at = handle == NULL ? NULL : dlsym(handle, name); \
+        memcpy(&(member), &at, sizeof at); \
+    } while (0)
+
 static void fill_runtime(struct cuda_load *load, void *handle)
 {
 #define X(function, parameters) TAKE(RUNTIME, load->api.function, #function);
     CUDA_FUNCTIONS(X)
+#undef X
+#define X(function, parameters) TAKE_OPTIONAL(load->api.function, #function);
+    CUDA_IPC_FUNCTIONS(X)
 #undef X
     TAKE(RUNTIME, load->api.cudaGetErrorString, "cudaGetErrorString");
     TAKE(RUNTIME, load->api.cudaGetErrorName, "cudaGetErrorName");

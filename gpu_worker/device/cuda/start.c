@@ -282,6 +282,8 @@ enum dj_error device_reserve(struct cuda_device *device, struct fault *fault)
     error = reserve_memory(device, fault);
     if (error == DJ_OK && device->info.lives == 0)
         describe_numerics(device);
+    if (error == DJ_OK)
+        peers_export(device);
     return error;
 }
 
@@ -313,6 +315,7 @@ void device_release(struct cuda_device *device)
         if (device->lane[i].stream != NULL)
             (void)api->cudaStreamSynchronize(device->lane[i].stream);
     timing_release(device);
+    peers_release(device);
     graphs_release(device);
     functions_release(device);
     if (libraries->blas != NULL) {

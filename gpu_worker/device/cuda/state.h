@@ -108,6 +108,18 @@ struct functions {
     uint32_t shared_bytes[CUDA_FUNCTIONS_END];      // that the kernel was told to allow
 };
 
+struct peer_region {                    // another process's, open here
+    struct device_peer peer;
+    uint8_t *data;                      // NULL: the place is free
+    uint64_t used, flight;              // when, as peers.clock counts; the newest flight of the transfer lane that copies from it
+    bool is_forgotten;                  // closed once that flight is done
+};
+
+struct peers {
+    struct peer_region region[CUDA_PEERS_MAX];
+    uint64_t clock;
+};
+
 enum phase { PHASE_STARTING, PHASE_RUNNING, PHASE_STOPPING, PHASE_FAILED };
 
 struct cuda_device {
@@ -120,6 +132,7 @@ struct cuda_device {
     struct lane lane[DEVICE_STREAMS];
     struct graphs graphs;
     struct functions functions;
+    struct peers peers;
     struct cuda_libraries libraries;    // of the compute stream, which alone uses the workspace
     struct cuda_libraries plain;        // of the others: our own kernels only
     struct operands running;
@@ -140,6 +153,8 @@ struct cuda_device {
     struct device_list **queue;
     uint64_t head, tail, capacity;      // capacity: a power of two
     enum phase phase;
+    uint64_t forgotten[CUDA_PEERS_MAX]; // incarnations of peers, told by forget_peer
+    uint32_t forgotten_count;           // beyond the most: all of them
     struct cuda_device_stats shown_stats;
     bool is_shown_lost;
     _Atomic uint64_t submitted;         // release by submitters, acquire by the thread: only a hint that the mutex is worth taking
@@ -187,6 +202,14 @@ uint8_t *graph_args(struct cuda_device *device, const struct graph *graph);
 // cuda_libraries.evicting of the device: the compute stream has nothing left to do, and graphs with library calls are gone.
 void graphs_evicting(void *device);
 void graphs_release(struct cuda_device *device);
+
+// peers.c: how others open this device's region, said in device->info: not at all where CUDA does not let them.
+void peers_export(struct cuda_device *device);
+// Gives a copy from a peer's memory to the stream, or fails the flight. False: a region must be closed first, and is in use.
+bool peer_copy(struct cuda_device *device, struct lane *lane, struct flight *flight, const struct device_task *task);
+void peers_mark_forgotten(struct cuda_device *device);      // with the mutex held
+bool peers_close_forgotten(struct cuda_device *device);     // true if there were any that could be
+void peers_release(struct cuda_device *device);
 
 // functions.c: sees to it that the kernel can be launched with so much shared memory, loading its family's image the first time.
 bool function_ready(struct cuda_device *device, uint32_t function, uint32_t shared_bytes, struct fault *fault);

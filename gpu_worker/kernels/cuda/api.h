@@ -18,6 +18,7 @@ typedef struct cuda_library_object *cuda_library;
 typedef struct cuda_kernel_object *cuda_kernel;
 
 struct cuda_dim { unsigned x, y, z; };
+struct cuda_ipc_memory { char reserved[64]; };
 
 // Errors that stay: after one, whatever the context is asked for fails. X(name, number, NVIDIA's name).
 #define CUDA_FINAL_ERRORS(X)                                              \
@@ -55,7 +56,7 @@ enum cuda_error {
 #undef X
 };
 
-enum { CUDA_STREAM_NON_BLOCKING = 1, CUDA_EVENT_NO_TIMING = 2, CUDA_HOST_PORTABLE = 1, CUDA_CAPTURE_THREAD_LOCAL = 1 };
+enum { CUDA_STREAM_NON_BLOCKING = 1, CUDA_EVENT_NO_TIMING = 2, CUDA_HOST_PORTABLE = 1, CUDA_CAPTURE_THREAD_LOCAL = 1, CUDA_IPC_LAZY_PEER_ACCESS = 1 };
 enum { CUDA_HOST_TO_DEVICE = 1, CUDA_DEVICE_TO_HOST = 2, CUDA_DEVICE_TO_DEVICE = 3 };
 enum { CUDA_ATTR_PROCESSORS = 16, CUDA_ATTR_L2_BYTES = 38, CUDA_ATTR_MAJOR = 75, CUDA_ATTR_MINOR = 76, CUDA_ATTR_SHARED_BYTES_OPTIN = 97 };
 enum { CUDA_KERNEL_SHARED_BYTES_MAX = 8 };
@@ -107,9 +108,16 @@ enum { CUDA_PROPERTIES_BYTES = 8192 };      // room for cudaDeviceProp of any ve
                          cuda_stream stream))                                                                                \
     X(cudaGetLastError, (void))
 
+// X(name, (parameters)): likewise, and NULL where the runtime has none of that name. One process opens another's memory with them; containers may forbid it.
+#define CUDA_IPC_FUNCTIONS(X)                                                                                                \
+    X(cudaIpcGetMemHandle, (struct cuda_ipc_memory *ret, void *data))                                                       \
+    X(cudaIpcOpenMemHandle, (void **ret, struct cuda_ipc_memory memory, unsigned flags))                                    \
+    X(cudaIpcCloseMemHandle, (void *data))
+
 struct cuda_api {
 #define X(name, parameters) int (*name) parameters;
     CUDA_FUNCTIONS(X)
+    CUDA_IPC_FUNCTIONS(X)
 #undef X
     const char *(*cudaGetErrorString)(int error);
     const char *(*cudaGetErrorName)(int error);

@@ -115,6 +115,37 @@ static void records_go_on_behind_one_another_and_say_what_ended_and_what_it_took
     history_free(&history);
 }
 
+// Their lists come back in the other order.
+static void swap_two_lists(void)
+{
+    struct device_list *first = fake_step(&bench.device), *second = fake_step(&bench.device);
+    assert_true(first != NULL && second != NULL);
+    bench_post(&(struct io_event){.kind = IO_DEVICE_DONE, .device_done = {.list = second}});
+    bench_post(&(struct io_event){.kind = IO_DEVICE_DONE, .device_done = {.list = first}});
+}
+
+static void a_record_never_builds_on_a_later_execution(void **state)
+{
+    make(state);
+    start_listening();
+    uint64_t link = bench_client(NULL);
+    struct srg_plan *plan = plan_of(state, true);
+    struct binding_history history;
+    history_init(&history, plan->words);
+    bench_send_plan(link, 0, plan);
+    for (uint64_t counter = 1; counter <= 7; counter++) {
+        float other[4] = {(float)counter, 1, 1, 1};
+        struct ask ask = {.counter = counter, .leaf = other, .keeps = true, .goes_on = counter > 1, .history = &history};
+        bench.holds_device = counter > 1 && counter < 6;
+        bench_execute(link, plan, ask);
+        if (bench.holds_device && counter % 2 == 1)
+            swap_two_lists();
+    }
+    listen(plan);
+    assert_int_equal(heard.executions, 7);
+    history_free(&history);
+}
+
 static void a_record_never_builds_on_an_execution_that_has_none(void **state)
 {
     make(state);
@@ -296,6 +327,7 @@ static void a_fenced_life_joins_with_nothing(void **state)
 }
 
 CASES(records_go_on_behind_one_another_and_say_what_ended_and_what_it_took, a_record_never_builds_on_an_execution_that_has_none,
-      handles_that_end_outside_of_an_execution_are_told, what_a_failed_execution_took_is_lost_and_has_not_ended,
+      a_record_never_builds_on_a_later_execution, handles_that_end_outside_of_an_execution_are_told,
+      what_a_failed_execution_took_is_lost_and_has_not_ended,
       a_record_leaves_when_the_store_has_the_leaves_of_its_execution_and_not_before, an_import_is_journalled_with_its_source,
       a_new_head_hears_all_values_before_the_journal, a_fenced_life_joins_with_nothing)

@@ -564,3 +564,28 @@ PORT_CASE(lists_of_both_streams_mixed_at_random_keep_every_order)
     for (uint32_t i = 0; i < LISTS; i++)
         blob_drop(blob[i]);
 }
+
+void a_peers_region_that_cannot_be_opened_fails_its_list_and_no_other(void **state)
+{
+    struct device_port *port = port_make(state);
+    struct device_peer nobody = {.incarnation = 5, .key = {.bytes = DEVICE_KEY_MAX}};
+    struct blob *in = port_row(3), *out = blob_make(PORT_ROW_BYTES);
+    struct device_task kept = write_task(0, in), copy = {.kind = DEVICE_COPY_PEER, .bytes = PORT_ROW_BYTES, .peer = &nobody},
+                       read = read_task(0, out);
+    struct device_list list[3] = {{.tasks = 1, .task = &kept, .stream = DEVICE_TRANSFER},
+                                  {.tasks = 1, .task = &copy, .stream = DEVICE_TRANSFER},
+                                  {.tasks = 1, .task = &read, .stream = DEVICE_TRANSFER}};
+    for (uint32_t i = 0; i < 3; i++)
+        port->submit(port->self, &list[i]);
+    port_wait_for(3);
+    assert_ok(list[0].error);
+    assert_error(DJ_E_DEVICE, list[1].error);
+    assert_int_equal(list[1].failed_task, 0);
+    assert_true(list[1].fault.text[0] != '\0');
+    assert_ok(list[2].error);
+    assert_memory_equal(in->data, out->data, PORT_ROW_BYTES);
+    if (port->forget_peer != NULL)
+        port->forget_peer(port->self, nobody.incarnation);
+    blob_drop(in);
+    blob_drop(out);
+}

@@ -56,7 +56,7 @@ struct device_task port_softmax(const struct device_tensor *in, const struct dev
     trimmed_memory_can_be_used_again_and_its_neighbours_stay, stop_finishes_the_lists_that_are_out,                          \
     lists_of_both_streams_mixed_at_random_keep_every_order, a_device_lost_on_request_fails_its_incarnation_and_serves_the_next, \
     a_device_full_on_request_fails_that_list_alone, values_that_no_kernel_can_use_are_named_in_the_same_words,              \
-    of_thousands_of_wrong_indices_the_first_is_named
+    of_thousands_of_wrong_indices_the_first_is_named, a_peers_region_that_cannot_be_opened_fails_its_list_and_no_other
 #define PORT_CASES(...) CASES(__VA_ARGS__)
 
 #define PORT_CASE(name) void name(void **state)
@@ -81,5 +81,6 @@ PORT_CASE(a_device_lost_on_request_fails_its_incarnation_and_serves_the_next);  
 PORT_CASE(a_device_full_on_request_fails_that_list_alone);
 PORT_CASE(values_that_no_kernel_can_use_are_named_in_the_same_words);
 PORT_CASE(of_thousands_of_wrong_indices_the_first_is_named);
+PORT_CASE(a_peers_region_that_cannot_be_opened_fails_its_list_and_no_other);
 
 #endif

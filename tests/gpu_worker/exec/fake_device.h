@@ -28,6 +28,7 @@ struct fake_device {
     uint64_t fail_task;                 // the n-th kernel from now on fails (1: the next); 0: none
     uint64_t trimmed_bytes;
     uint32_t refused_op;                // fake_can refuses this op
+    uint64_t forgotten;                 // the incarnation that forget_peer was told last
     uint64_t elapsed_ns;                // that each list of the compute stream says it took
 };
 
@@ -156,6 +157,19 @@ static inline void fake_trim(void *self, uint64_t offset, uint64_t bytes)
     device->trimmed_bytes += bytes;
 }
 
+static inline void fake_forget_peer(void *self, uint64_t incarnation)
+{
+    ((struct fake_device *)self)->forgotten = incarnation;
+}
+
+// The key of a region in this process; what COPY_PEER opens.
+static inline struct device_key fake_key(const uint8_t *region)
+{
+    struct device_key key = {.bytes = sizeof region};
+    memcpy(key.data, &region, sizeof region);
+    return key;
+}
+
 static inline enum dj_error fake_task(struct fake_device *device, const struct device_task *task, struct fault *fault)
 {
     switch ((enum device_task_kind)task->kind) {
@@ -168,6 +182,14 @@ static inline enum dj_error fake_task(struct fake_device *device, const struct d
     case DEVICE_ZERO:
         memset(device->region + task->offset, 0, task->bytes);
         return DJ_OK;
+    case DEVICE_COPY_PEER: {
+        const uint8_t *from = NULL;
+        if (task->peer->key.bytes != sizeof from)
+            return fault_set(fault, DJ_E_DEVICE, "this peer's memory cannot be opened");
+        memcpy(&from, task->peer->key.data, sizeof from);
+        memcpy(device->region + task->offset, from + task->blob_offset, task->bytes);
+        return DJ_OK;
+    }
     case DEVICE_KERNEL:
         break;
     }
@@ -207,7 +229,7 @@ static inline void fake_init(struct fake_device *device, uint64_t capacity_bytes
     device->region = malloc(capacity_bytes);
     memset(device->region, 0xee, capacity_bytes);
     device->port = (struct device_port){.info = &device->info, .self = device, .can = fake_can, .scratch_bytes = fake_scratch_bytes,
-                                        .submit = fake_submit, .trim = fake_trim};
+                                        .submit = fake_submit, .trim = fake_trim, .forget_peer = fake_forget_peer};
 }
 
 static inline void fake_free(struct fake_device *device)

@@ -127,6 +127,25 @@ FAKE(cudaFreeHost, (void *data))
     return fake_leave(early);
 }
 
+FAKE(cudaIpcGetMemHandle, (struct cuda_ipc_memory * ret, void *data))
+{
+    ENTER_UNCAPTURED(cudaIpcGetMemHandle);
+    return fake_leave(fake_share(ret, data));
+}
+
+FAKE(cudaIpcOpenMemHandle, (void **ret, struct cuda_ipc_memory memory, unsigned flags))
+{
+    ENTER_UNCAPTURED(cudaIpcOpenMemHandle);
+    return fake_leave(flags == CUDA_IPC_LAZY_PEER_ACCESS ? fake_open(ret, &memory) : CUDA_INVALID_VALUE);
+}
+
+FAKE(cudaIpcCloseMemHandle, (void *data))
+{
+    ENTER_RELEASE(cudaIpcCloseMemHandle);
+    fake_close(data);
+    return fake_leave(early);
+}
+
 FAKE(cudaMemcpyAsync, (void *to, const void *from, size_t bytes, int direction, cuda_stream stream))
 {
     ENTER(cudaMemcpyAsync);
@@ -420,7 +439,7 @@ const struct cuda_api *fake_runtime_api(void)
 {
     static const struct cuda_api api = {
 #define X(name, parameters) .name = fake_##name,
-        CUDA_FUNCTIONS(X)
+        CUDA_FUNCTIONS(X) CUDA_IPC_FUNCTIONS(X)
 #undef X
             .cudaGetErrorString = error_text,
         .cudaGetErrorName = error_name};

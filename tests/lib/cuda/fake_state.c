@@ -2,10 +2,14 @@
 
 #include "tests/lib/cuda/fake_state.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 struct fake_state fake_state;
 _Thread_local bool fake_has_device;
@@ -15,7 +19,7 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
 const char *const fake_runtime_functions[] = {
 #define X(name, parameters) #name,
-    CUDA_FUNCTIONS(X)
+    CUDA_FUNCTIONS(X) CUDA_IPC_FUNCTIONS(X)
 #undef X
 };
 const uint32_t fake_runtime_function_count = FUNCTIONS;
@@ -117,7 +121,7 @@ static void check_unused_by(const struct memory *memory, const struct operation 
     for (; operation != NULL; operation = operation->next) {
         if (overlaps(memory, operation->to, operation->bytes + 1) || overlaps(memory, operation->from, operation->bytes + 1) ||
             overlaps(memory, operation->launch.args, 1))
-            fake_die("memory is freed under a queued operation");
+            fake_die("memory is freed or closed under a queued operation");
         if (operation->kind == REPLAY)
             check_unused_by(memory, operation->exec->operations.first);
     }
@@ -130,37 +134,134 @@ static void check_unused(const struct memory *memory)
             check_unused_by(memory, ((cuda_stream)object)->queue.first);
 }
 
+static size_t whole_pages(size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return (bytes + page - 1) / page * page;
+}
+
+// Between pages that nobody may touch. NULL: the system does not map it.
+static uint8_t *map_file(int file, size_t bytes)
+{
+    size_t page = whole_pages(1), length = whole_pages(bytes);
+    uint8_t *base = mmap(NULL, length + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED)
+        return NULL;
+    if (mmap(base + page, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0) != MAP_FAILED)
+        return base + page;
+    munmap(base, length + 2 * page);
+    return NULL;
+}
+
+static struct memory *add_memory(void *data, size_t bytes, int file)
+{
+    if (data == NULL)
+        fake_die("no memory");
+    struct memory *memory = get(sizeof *memory);
+    *memory = (struct memory){.next = fake_state.memories, .data = data, .bytes = bytes, .file = file};
+    fake_state.memories = memory;
+    return memory;
+}
+
+static void drop_memory(struct memory *memory)
+{
+    size_t page = whole_pages(1);
+    struct memory **at = &fake_state.memories;
+    while (*at != memory)
+        at = &(*at)->next;
+    check_unused(memory);
+    *at = memory->next;
+    fake_state.used_bytes -= memory->is_pinned || memory->is_opened ? 0 : memory->bytes;
+    if (memory->file < 0) {
+        free(memory->data);
+    } else {
+        munmap(memory->data - page, whole_pages(memory->bytes) + 2 * page);
+        close(memory->file);
+    }
+    free(memory);
+}
+
 int fake_reserve(void **ret, size_t bytes, bool is_pinned)
 {
     if (!is_pinned && bytes > fake_state.device_bytes - fake_state.used_bytes)
         return CUDA_OUT_OF_MEMORY;
-    struct memory *memory = get(sizeof *memory);
-    memory->data = aligned_alloc(256, (bytes + 255) & ~(size_t)255);
-    if (memory->data == NULL)
+    int file = is_pinned || bytes < MAPPED_LEAST ? -1 : memfd_create("fake-cuda", MFD_CLOEXEC);
+    if (file >= 0 && ftruncate(file, (off_t)whole_pages(bytes)) != 0)
         fake_die("no memory");
+    struct memory *memory = add_memory(file < 0 ? aligned_alloc(256, (bytes + 255) & ~(size_t)255) : map_file(file, bytes), bytes,
+                                       file);
     memset(memory->data, 0xdd, bytes < GARBAGE_BYTES ? bytes : GARBAGE_BYTES);
-    memory->bytes = bytes;
     memory->is_pinned = is_pinned;
-    memory->next = fake_state.memories;
-    fake_state.memories = memory;
     fake_state.used_bytes += is_pinned ? 0 : bytes;
     *ret = memory->data;
     return CUDA_OK;
 }
 
+static struct memory *memory_at(const void *data)
+{
+    struct memory *memory = fake_state.memories;
+    while (memory != NULL && memory->data != data)
+        memory = memory->next;
+    return memory;
+}
+
 void fake_give_back(void *data, bool is_pinned)
 {
-    struct memory **at = &fake_state.memories;
-    while (*at != NULL && (*at)->data != data)
-        at = &(*at)->next;
-    struct memory *memory = *at;
-    if (memory == NULL || memory->is_pinned != is_pinned)
+    struct memory *memory = memory_at(data);
+    if (memory == NULL || memory->is_pinned != is_pinned || memory->is_opened)
         fake_die("memory is freed that is not there");
-    check_unused(memory);
-    *at = memory->next;
-    fake_state.used_bytes -= is_pinned ? 0 : memory->bytes;
-    free(memory->data);
-    free(memory);
+    drop_memory(memory);
+}
+
+// Sharing -------------------------------------------------------------------------------------------------------------------
+
+struct shared {
+    uint64_t magic, bytes, inode;
+    int32_t process, file;
+};
+_Static_assert(sizeof(struct shared) <= sizeof(struct cuda_ipc_memory), "a handle has room for it");
+
+int fake_share(struct cuda_ipc_memory *ret, const void *data)
+{
+    const struct memory *memory = memory_at(data);
+    struct stat stat;
+    if (memory == NULL || memory->is_opened || memory->file < 0 || fstat(memory->file, &stat) != 0)
+        return CUDA_INVALID_VALUE;
+    struct shared shared = {
+        .magic = IMAGE_MAGIC, .bytes = memory->bytes, .inode = stat.st_ino, .process = getpid(), .file = memory->file};
+    memset(ret, 0, sizeof *ret);
+    memcpy(ret, &shared, sizeof shared);
+    return CUDA_OK;
+}
+
+int fake_open(void **ret, const struct cuda_ipc_memory *handle)
+{
+    struct shared shared;
+    struct stat stat;
+    char path[64];
+    memcpy(&shared, handle, sizeof shared);
+    if (shared.magic != IMAGE_MAGIC)
+        return INVALID_HANDLE;
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", shared.process, shared.file);
+    int file = open(path, O_RDWR | O_CLOEXEC);
+    bool is_it = file >= 0 && fstat(file, &stat) == 0 && stat.st_ino == shared.inode && (uint64_t)stat.st_size >= shared.bytes;
+    uint8_t *data = is_it ? map_file(file, shared.bytes) : NULL;
+    if (data == NULL) {
+        if (file >= 0)
+            close(file);
+        return MAP_FAILED_CODE;
+    }
+    add_memory(data, shared.bytes, file)->is_opened = true;
+    *ret = data;
+    return CUDA_OK;
+}
+
+void fake_close(void *data)
+{
+    struct memory *memory = memory_at(data);
+    if (memory == NULL || !memory->is_opened)
+        fake_die("memory is closed that is not open");
+    drop_memory(memory);
 }
 
 // Streams -------------------------------------------------------------------------------------------------------------------
@@ -274,7 +375,7 @@ void fake_kill_everything(void)
             fake_drop(&((cuda_graph_exec)object)->operations);
     }
     while (fake_state.memories != NULL)
-        fake_give_back(fake_state.memories->data, fake_state.memories->is_pinned);
+        drop_memory(fake_state.memories);
 }
 
 // The test's side -------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ enum {
     GARBAGE_BYTES = 1 << 20,
     BURST_MOST = 4,
     IMAGE_MAGIC = 0x1ab1e,
+    MAPPED_LEAST = 1 << 20,    // device memory of so many bytes can be shared
+    MAP_FAILED_CODE = 205,
 };
 
 enum operation_kind { COPY, FILL, LAUNCH, CALL, RECORD, WAIT, REPLAY };
@@ -81,12 +83,14 @@ struct memory {
     struct memory *next;
     uint8_t *data;
     size_t bytes;
-    bool is_pinned;
+    bool is_pinned, is_opened;    // is_opened: another process's, or another reservation's
+    int file;                     // what it is mapped from; -1: it is on the heap
 };
 
 enum function {
 #define X(name, parameters) F_##name,
     CUDA_FUNCTIONS(X)
+    CUDA_IPC_FUNCTIONS(X)
 #undef X
         FUNCTIONS
 };
@@ -141,6 +145,10 @@ void fake_check_object(const void *pointer, enum object_kind kind, const char *w
 void fake_check_memory(const void *data, size_t bytes, bool is_pinned);
 int fake_reserve(void **ret, size_t bytes, bool is_pinned);
 void fake_give_back(void *data, bool is_pinned);
+// Device memory by a handle that names this process and a file of it, so that another process can map it too.
+int fake_share(struct cuda_ipc_memory *ret, const void *data);
+int fake_open(void **ret, const struct cuda_ipc_memory *memory);
+void fake_close(void *data);
 
 void fake_append(struct operations *operations, const struct operation *operation);
 void fake_drop(struct operations *operations);

@@ -23,11 +23,14 @@
 #define cudaLibraryLoadData by_hand_cudaLibraryLoadData
 #define cudaKernelSetAttributeForDevice by_hand_cudaKernelSetAttributeForDevice
 #define cudaLaunchKernel by_hand_cudaLaunchKernel
+#define cudaIpcGetMemHandle by_hand_cudaIpcGetMemHandle
+#define cudaIpcOpenMemHandle by_hand_cudaIpcOpenMemHandle
 
 #include "gpu_worker/kernels/cuda/api.h"
 
 #define X(name, parameters) cudaError_t name parameters;
 CUDA_FUNCTIONS(X)
+CUDA_IPC_FUNCTIONS(X)
 #undef X
 
 #undef cudaGetDeviceProperties
@@ -37,6 +40,8 @@ CUDA_FUNCTIONS(X)
 #undef cudaLibraryLoadData
 #undef cudaKernelSetAttributeForDevice
 #undef cudaLaunchKernel
+#undef cudaIpcGetMemHandle
+#undef cudaIpcOpenMemHandle
 
 #define IS(name, ...) \
     _Static_assert(__builtin_types_compatible_p(__typeof__(&name), cudaError_t (*)(__VA_ARGS__)), #name " has other parameters")
@@ -47,6 +52,11 @@ IS(cudaStreamBeginCapture, cudaStream_t, enum cudaStreamCaptureMode);
 IS(cudaLibraryLoadData, cudaLibrary_t *, const void *, enum cudaJitOption *, void **, unsigned, enum cudaLibraryOption *, void **,
    unsigned);
 IS(cudaKernelSetAttributeForDevice, cudaKernel_t, enum cudaFuncAttribute, int, int);
+IS(cudaIpcGetMemHandle, cudaIpcMemHandle_t *, void *);
+IS(cudaIpcOpenMemHandle, void **, cudaIpcMemHandle_t, unsigned);
+_Static_assert(sizeof(struct cuda_ipc_memory) == sizeof(cudaIpcMemHandle_t) &&
+                   _Alignof(struct cuda_ipc_memory) == _Alignof(cudaIpcMemHandle_t),
+               "a handle of memory has another layout");
 IS(cudaLaunchKernel, const void *, dim3, dim3, void **, size_t, cudaStream_t);
 
 #define SAYS(name) \
@@ -90,6 +100,7 @@ EQUAL(CUDA_STREAM_NON_BLOCKING, cudaStreamNonBlocking);
 EQUAL(CUDA_EVENT_NO_TIMING, cudaEventDisableTiming);
 EQUAL(CUDA_HOST_PORTABLE, cudaHostAllocPortable);
 EQUAL(CUDA_CAPTURE_THREAD_LOCAL, cudaStreamCaptureModeThreadLocal);
+EQUAL(CUDA_IPC_LAZY_PEER_ACCESS, cudaIpcMemLazyEnablePeerAccess);
 EQUAL(CUDA_HOST_TO_DEVICE, cudaMemcpyHostToDevice);
 EQUAL(CUDA_DEVICE_TO_HOST, cudaMemcpyDeviceToHost);
 EQUAL(CUDA_DEVICE_TO_DEVICE, cudaMemcpyDeviceToDevice);
