@@ -1,4 +1,6 @@
-// Emulator: see emulator.h. Coroutines are entered through ucontext once and then switched with _setjmp and _longjmp, which make no system call.
+// Emulator: see emulator.h. Coroutines are entered through ucontext once in their life and then switched with _setjmp and _longjmp, which make no system call: each
+// runs a thread of one block after the other. Sanitizers are told of every switch: to the thread sanitizer a coroutine is a thread of its own, which meets the others
+// at each switch.
 
 #include "tests/lib/cuda/emulator.h"
 
@@ -16,6 +18,19 @@
 #define SWITCH_BEGIN(fake, bottom, size) ((void)(fake), (void)(bottom), (void)(size))
 #define SWITCH_END(fake, bottom, size) ((void)(fake), (void)(bottom), (void)(size))
 #endif
+// Functions that switch are entered on one stack and left on another: the thread sanitizer must not count their frames.
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#define TWIN_MAKE() __tsan_create_fiber(0)
+#define TWIN_OWN() __tsan_get_current_fiber()
+#define TWIN_SWITCH(twin) __tsan_switch_to_fiber(twin, 0)
+#define UNSEEN __attribute__((no_sanitize("thread")))
+#else
+#define TWIN_MAKE() NULL
+#define TWIN_OWN() NULL
+#define TWIN_SWITCH(twin) ((void)(twin))
+#define UNSEEN
+#endif
 
 struct emulator_dim threadIdx, blockIdx, blockDim, gridDim;
 unsigned char *emulator_dynamic;
@@ -27,11 +42,10 @@ enum { THREADS_MAX = 1024, STACK_BYTES = 64 << 10, WARP = 32, SHARED_MAX = 256 <
 enum state { READY, AT_BLOCK, AT_WARP, DONE };
 
 struct fiber {
-    ucontext_t entry;
-    jmp_buf here;
     bool is_entered;
+    jmp_buf here;
     enum state state;
-    void *fake;
+    void *fake, *twin;    // of sanitizers
     unsigned exchanges;
 };
 
@@ -41,7 +55,7 @@ struct {
     jmp_buf scheduler;
     const void *scheduler_bottom;
     size_t scheduler_bytes;
-    void *scheduler_fake;
+    void *scheduler_fake, *scheduler_twin;
     unsigned current;
     uint64_t slot[THREADS_MAX / WARP][2][WARP];
     uint64_t random;
@@ -68,54 +82,57 @@ char *stack_of(unsigned thread)
     return all.stacks + (size_t)thread * STACK_BYTES;
 }
 
-void leave(enum state state)
+UNSEEN void leave(enum state state)
 {
     struct fiber *fiber = &all.fiber[all.current];
     fiber->state = state;
-    if (state == DONE) {
-        SWITCH_BEGIN(NULL, all.scheduler_bottom, all.scheduler_bytes);
-        _longjmp(all.scheduler, 1);
-    }
     if (_setjmp(fiber->here) == 0) {
         SWITCH_BEGIN(&fiber->fake, all.scheduler_bottom, all.scheduler_bytes);
+        TWIN_SWITCH(all.scheduler_twin);
         _longjmp(all.scheduler, 1);
     }
     SWITCH_END(all.fiber[all.current].fake, &all.scheduler_bottom, &all.scheduler_bytes);
 }
 
-void begin()
+UNSEEN void begin()
 {
     SWITCH_END(NULL, &all.scheduler_bottom, &all.scheduler_bytes);
-    all.kernel->run(all.launch->args, all.launch->fault, all.launch->task);
-    leave(DONE);
+    for (;;) {
+        all.kernel->run(all.launch->args, all.launch->fault, all.launch->task);
+        leave(DONE);
+    }
 }
 
-void resume(unsigned thread)
+// The first time: on a stack of its own.
+UNSEEN void enter(unsigned thread)
+{
+    ucontext_t entry;
+    getcontext(&entry);
+    entry.uc_stack.ss_sp = stack_of(thread);
+    entry.uc_stack.ss_size = STACK_BYTES;
+    entry.uc_link = NULL;
+    makecontext(&entry, begin, 0);
+    SWITCH_BEGIN(&all.scheduler_fake, stack_of(thread), STACK_BYTES);
+    TWIN_SWITCH(all.fiber[thread].twin);
+    setcontext(&entry);
+}
+
+UNSEEN void resume(unsigned thread)
 {
     struct fiber *fiber = &all.fiber[thread];
     all.current = thread;
     threadIdx = {thread, 0, 0};
     if (_setjmp(all.scheduler) == 0) {
+        if (!fiber->is_entered) {
+            fiber->is_entered = true;
+            fiber->twin = TWIN_MAKE();
+            enter(thread);
+        }
         SWITCH_BEGIN(&all.scheduler_fake, stack_of(thread), STACK_BYTES);
-        if (fiber->is_entered)
-            _longjmp(fiber->here, 1);
-        fiber->is_entered = true;
-        setcontext(&fiber->entry);
+        TWIN_SWITCH(fiber->twin);
+        _longjmp(fiber->here, 1);
     }
     SWITCH_END(all.scheduler_fake, NULL, NULL);
-}
-
-void prepare(unsigned thread)
-{
-    struct fiber *fiber = &all.fiber[thread];
-    getcontext(&fiber->entry);
-    fiber->entry.uc_stack.ss_sp = stack_of(thread);
-    fiber->entry.uc_stack.ss_size = STACK_BYTES;
-    fiber->entry.uc_link = NULL;
-    makecontext(&fiber->entry, begin, 0);
-    fiber->is_entered = false;
-    fiber->state = READY;
-    fiber->exchanges = 0;
 }
 
 // Lets warps go whose threads have all arrived; whether any did.
@@ -155,8 +172,10 @@ bool release_block(unsigned threads)
 
 void run_block(unsigned threads)
 {
-    for (unsigned t = 0; t < threads; t++)
-        prepare(t);
+    for (unsigned t = 0; t < threads; t++) {
+        all.fiber[t].state = READY;
+        all.fiber[t].exchanges = 0;
+    }
     for (;;) {
         unsigned start = (unsigned)(draw() % threads), done = 0;
         bool is_backwards = draw() & 1;
@@ -196,6 +215,7 @@ const uint64_t *emulator_exchange(uint64_t bits)
 
 extern "C" void emulator_run(const struct emulated *kernel, const struct emulator_launch *launch, uint64_t seed)
 {
+    all.scheduler_twin = TWIN_OWN();
     if (all.stacks == NULL) {
         void *memory = mmap(NULL, (size_t)THREADS_MAX * STACK_BYTES, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -16,7 +16,7 @@ enum {
     INVALID_HANDLE = 400,
     SHARED_UNASKED = 48 << 10,
     SHARED_MOST = 227 << 10,
-    GARBAGE_BYTES = 4 << 20,
+    GARBAGE_BYTES = 1 << 20,
     BURST_MOST = 4,
     IMAGE_MAGIC = 0x1ab1e,
 };
