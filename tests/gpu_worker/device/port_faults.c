@@ -6,6 +6,16 @@
 
 #include "core/base/knobs.h"
 
+bool port_is_full(void)
+{
+    return knob_take(KNOB_DEVICE_FULL);
+}
+
+bool port_loses_all(void)
+{
+    return knob_take(KNOB_DEVICE_LOST);
+}
+
 PORT_CASE(a_device_lost_on_request_fails_its_incarnation_and_serves_the_next)
 {
     struct device_port *port = port_make(state);

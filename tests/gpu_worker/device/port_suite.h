@@ -23,6 +23,10 @@ struct port_subject {
 };
 extern const struct port_subject port_subject;
 
+// Faults on request are the test's own knobs.
+bool port_is_full(void);
+bool port_loses_all(void);
+
 // What suites and devices' own tests use.
 struct device_port *port_make(void **state);            // stopped when the test ends, if not by port_stop
 struct device_port *port_make_with(void **state, struct device_port *(*make)(const struct io_sink *sink));
@@ -51,7 +55,8 @@ struct device_task port_softmax(const struct device_tensor *in, const struct dev
     the_capability_is_what_the_kernels_have_and_views, what_kernels_do_not_take_is_refused_when_asked,                       \
     trimmed_memory_can_be_used_again_and_its_neighbours_stay, stop_finishes_the_lists_that_are_out,                          \
     lists_of_both_streams_mixed_at_random_keep_every_order, a_device_lost_on_request_fails_its_incarnation_and_serves_the_next, \
-    a_device_full_on_request_fails_that_list_alone
+    a_device_full_on_request_fails_that_list_alone, values_that_no_kernel_can_use_are_named_in_the_same_words,              \
+    of_thousands_of_wrong_indices_the_first_is_named
 #define PORT_CASES(...) CASES(__VA_ARGS__)
 
 #define PORT_CASE(name) void name(void **state)
@@ -74,5 +79,7 @@ PORT_CASE(stop_finishes_the_lists_that_are_out);
 PORT_CASE(lists_of_both_streams_mixed_at_random_keep_every_order);
 PORT_CASE(a_device_lost_on_request_fails_its_incarnation_and_serves_the_next);      // requests come through the knobs
 PORT_CASE(a_device_full_on_request_fails_that_list_alone);
+PORT_CASE(values_that_no_kernel_can_use_are_named_in_the_same_words);
+PORT_CASE(of_thousands_of_wrong_indices_the_first_is_named);
 
 #endif

@@ -6,7 +6,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "core/base/knobs.h"
 #include "gpu_worker/kernels/cuda/cuda.h"
 #include "tests/gpu_worker/device/port_suite.h"
 #include "tests/lib/cuda/fake_cublaslt.h"
@@ -16,22 +15,12 @@ static const uint64_t GPU_BYTES = 256 << 20;
 
 static uint64_t seed = 1;
 
-static bool is_full(void)
-{
-    return knob_take(KNOB_DEVICE_FULL);
-}
-
-static bool loses_all(void)
-{
-    return knob_take(KNOB_DEVICE_LOST);
-}
-
 static enum dj_error try_make(const struct io_sink *sink, uint64_t memory_bytes, struct device_port **ret, struct fault *fault)
 {
     struct cuda_device_config config = {.memory_bytes = memory_bytes,
                                         .api = fake_runtime_api(),
                                         .image = fake_runtime_images(),
-                                        .chaos = {.is_full = is_full, .loses_all = loses_all},
+                                        .chaos = {.is_full = port_is_full, .loses_all = port_loses_all},
                                         .sink = sink};
     return cuda_device_make(&config, ret, fault);
 }

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/base/knobs.h"
 #include "tests/gpu_worker/device/port_suite.h"
 
 static const struct cuda_module *module_open(void)
@@ -30,20 +29,10 @@ static const struct cuda_module *module_open(void)
     return opened;
 }
 
-static bool is_full(void)
-{
-    return knob_take(KNOB_DEVICE_FULL);
-}
-
-static bool loses_all(void)
-{
-    return knob_take(KNOB_DEVICE_LOST);
-}
-
 static struct device_port *make(const struct io_sink *sink)
 {
     struct cuda_module_config config = {
-        .memory_bytes = PORT_REGION_BYTES, .chaos = {.is_full = is_full, .loses_all = loses_all}, .sink = sink};
+        .memory_bytes = PORT_REGION_BYTES, .chaos = {.is_full = port_is_full, .loses_all = port_loses_all}, .sink = sink};
     struct device_port *port = NULL;
     struct fault fault = {.text = ""};
 

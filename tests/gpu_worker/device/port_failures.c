@@ -1,12 +1,9 @@
-// Values that a kernel cannot use are reported by the CUDA device in the words of the CPU device: every op that looks at values, with several wrong ones, of which
-// the first in memory is named.
+// Port failures: values that a kernel cannot use are reported by every device in the same words. Every op that looks at values, with several wrong ones, of which the
+// first in memory is named. Part of the port suite.
+
+#include "tests/gpu_worker/device/port_suite.h"
 
 #include <string.h>
-
-#include "gpu_worker/device/cpu_device.h"
-#include "gpu_worker/device/cuda/cuda_device.h"
-#include "tests/gpu_worker/device/port_suite.h"
-#include "tests/lib/cuda/fake_runtime.h"
 
 enum { INPUTS = 5, SPOT_BYTES = 1 << 14, SPOTS = 12, VALUES = 24, SCRATCH_BYTES = 1 << 20, ATTRS = 10 };
 
@@ -175,29 +172,6 @@ static const struct failing table[] = {
 };
 enum { ROWS = sizeof table / sizeof table[0] };
 
-static struct device_port *make_cuda(const struct io_sink *sink)
-{
-    struct cuda_device_config config = {
-        .memory_bytes = PORT_REGION_BYTES, .api = fake_runtime_api(), .image = fake_runtime_images(), .sink = sink};
-    struct device_port *port;
-    struct fault fault;
-    static uint64_t seed;
-    fake_runtime_begin(++seed, 256 << 20);
-    assert_ok(cuda_device_make(&config, &port, &fault));
-    return port;
-}
-
-static struct device_port *make_cpu(const struct io_sink *sink)
-{
-    struct cpu_device_config config = {.threads = 2, .memory_bytes = PORT_REGION_BYTES, .sink = sink};
-    struct device_port *port;
-    struct fault fault;
-    assert_ok(cpu_device_make(&config, &port, &fault));
-    return port;
-}
-
-const struct port_subject port_subject = {.make = make_cuda};
-
 static struct tensor_meta meta_of(const struct input *input)
 {
     struct tensor_meta meta = {.dtype = input->dtype, .rank = input->rank};
@@ -267,8 +241,9 @@ static struct device_list run_case(struct device_port *port, const struct failin
     return list;
 }
 
-static void check_all(struct device_port *port)
+PORT_CASE(values_that_no_kernel_can_use_are_named_in_the_same_words)
 {
+    struct device_port *port = port_make(state);
     for (uint32_t i = 0; i < ROWS; i++) {
         struct device_list list = run_case(port, &table[i]);
         assert_string_equal(list.fault.text, table[i].text);
@@ -278,18 +253,8 @@ static void check_all(struct device_port *port)
     }
 }
 
-static void values_that_no_kernel_can_use_are_named_by_the_cpu_device(void **state)
-{
-    check_all(port_make_with(state, make_cpu));
-}
-
-static void the_cuda_device_says_it_in_the_same_words(void **state)
-{
-    check_all(port_make(state));
-}
-
-// Many blocks, in any order, and as a graph: it is always the first one.
-static void of_thousands_of_wrong_indices_the_first_is_named(void **state)
+// However many look at them at once, and as a graph too, which the device makes of lists that recur.
+PORT_CASE(of_thousands_of_wrong_indices_the_first_is_named)
 {
     enum { COUNT = 8192, FIRST = 5003, ROUNDS = 5 };
     struct device_port *port = port_make(state);
@@ -319,9 +284,5 @@ static void of_thousands_of_wrong_indices_the_first_is_named(void **state)
         assert_int_equal(list.failed_task, 1);
         assert_string_equal(list.fault.text, "EMBEDDING: index 6003 is out of range for a dimension of size 4");
     }
-    assert_true(cuda_device_stats(port).graph_launches > 0);
     blob_drop(index);
 }
-
-CASES(values_that_no_kernel_can_use_are_named_by_the_cpu_device, the_cuda_device_says_it_in_the_same_words,
-      of_thousands_of_wrong_indices_the_first_is_named)
