@@ -52,7 +52,7 @@ struct cuda_device_stats {
     uint64_t lists, launches, graph_launches, graph_captures, graphs, bytes_in, bytes_out;
 };
 
-// Starts the device. port->stop ends and frees it. DJ_E_DEVICE_MEMORY, DJ_E_DEVICE, DJ_E_NO_MEMORY with words.
+// Starts the device. port->stop ends and frees it. DJ_E_NO_DEVICE (too old a GPU), DJ_E_DEVICE_MEMORY, DJ_E_DEVICE, DJ_E_NO_MEMORY with words.
 DJ_MUST_USE enum dj_error cuda_device_make(const struct cuda_device_config *config, struct device_port **ret, struct fault *fault);
 struct cuda_device_stats cuda_device_stats(const struct device_port *port);
 bool cuda_device_is_lost(const struct device_port *port);

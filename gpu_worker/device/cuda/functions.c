@@ -2,8 +2,6 @@
 
 #include "gpu_worker/device/cuda/state.h"
 
-enum { SHARED_BYTES_UNASKED = 48 << 10 };    // what every kernel may have
-
 static const char *const family_names[CUDA_FAMILIES] = {
 #define FAMILY(name) [CUDA_FAMILY_##name] = #name,
 #include "gpu_worker/kernels/cuda/kernels.def"
@@ -41,7 +39,8 @@ bool function_ready(struct cuda_device *device, uint32_t function, uint32_t shar
             return false;
         functions->kernel[function] = kernel;
     }
-    if (shared_bytes <= SHARED_BYTES_UNASKED || shared_bytes <= functions->shared_bytes[function])
+    // Without being asked CUDA gives 48 KiB in all, and how much of that the kernel has of its own (DJ_SHARED) is not known here.
+    if (shared_bytes <= functions->shared_bytes[function])
         return true;
     int code = device->api->cudaKernelSetAttributeForDevice(functions->kernel[function], CUDA_KERNEL_SHARED_BYTES_MAX,
                                                             (int)shared_bytes, device->config.ordinal);

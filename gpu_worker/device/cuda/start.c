@@ -11,11 +11,17 @@
 #include "gpu_worker/kernels/cuda/cublaslt.h"
 #include "gpu_worker/kernels/cuda/cudnn.h"
 
-enum { REGION_GRAIN = 2 << 20, REGION_PERCENT = 90 };
+enum { REGION_GRAIN = 2 << 20, REGION_PERCENT = 90, CAPABILITY_LEAST = 80 };
 
 static bool is_final(int code)
 {
-    return code == CUDA_ILLEGAL_ADDRESS || code == CUDA_LAUNCH_FAILED || code == CUDA_ECC;
+    switch (code) {
+#define X(name, number, nvidias) case name:
+        CUDA_FINAL_ERRORS(X)
+#undef X
+        return true;
+    default: return false;
+    }
 }
 
 bool device_check(struct cuda_device *device, int code, const char *what, struct fault *fault)
@@ -29,8 +35,10 @@ bool device_check(struct cuda_device *device, int code, const char *what, struct
     (void)api->cudaGetLastError();
     fault_set(&own, DJ_E_DEVICE, "GPU %d (%s): %s: %s (%s)", device->config.ordinal, device->info.name, what,
               api->cudaGetErrorName(code), api->cudaGetErrorString(code));
-    // An error that stays is what every call returns from then on, a harmless one too.
-    if (!device->is_lost && (is_final(code) || api->cudaMemGetInfo(&free_bytes, &all_bytes) != CUDA_OK)) {
+    // An error that stays is what every call returns from then on, a harmless one too; but while a stream is captured it may be refused. Whether the device is
+    // there is then found out by the capture's end.
+    if (!device->is_lost && (is_final(code) || (device->has_gpu && !device->libraries.is_capturing &&
+                                                api->cudaMemGetInfo(&free_bytes, &all_bytes) != CUDA_OK))) {
         device->is_lost = true;
         device->lost = own;
     }
@@ -72,7 +80,8 @@ static enum dj_error identify(struct cuda_device *device, struct fault *fault)
         snprintf(device->info.name, sizeof device->info.name, "unknown");
     if (properties == NULL)
         return fault_set(fault, DJ_E_NO_MEMORY, "%s", dj_error_text(DJ_E_NO_MEMORY));
-    bool is_known = device_check(device, api->cudaSetDevice(ordinal), "choosing the GPU", fault) &&
+    device->has_gpu = device_check(device, api->cudaSetDevice(ordinal), "choosing the GPU", fault);
+    bool is_known = device->has_gpu &&
                     device_check(device, api->cudaGetDeviceProperties(properties, ordinal), "asking for its properties", fault);
     if (is_known && is_first)
         snprintf(device->info.name, sizeof device->info.name, "%.*s", (int)sizeof device->info.name - 1, properties->bytes);
@@ -87,6 +96,9 @@ static enum dj_error identify(struct cuda_device *device, struct fault *fault)
         device->info.threads = (uint32_t)processors;
     device->libraries.processors = (uint32_t)processors;
     device->libraries.capability = (uint32_t)(major * 10 + minor);
+    if (device->libraries.capability < CAPABILITY_LEAST)
+        return fault_set(fault, DJ_E_NO_DEVICE, "GPU %d (%s) has compute capability %d.%d; djinn's kernels need %d.%d or later",
+                         ordinal, device->info.name, major, minor, CAPABILITY_LEAST / 10, CAPABILITY_LEAST % 10);
     return DJ_OK;
 }
 
@@ -322,7 +334,7 @@ void device_release(struct cuda_device *device)
     if (device->pinned != NULL)
         (void)api->cudaFreeHost(device->pinned);
     // An error that stays ends only with the context; the next incarnation begins with a new one.
-    if (device->is_lost)
+    if (device->is_lost && device->has_gpu)
         (void)api->cudaDeviceReset();
     device->region = device->pinned = device->args = NULL;
     memset(device->lane, 0, sizeof device->lane);

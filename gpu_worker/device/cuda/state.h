@@ -124,6 +124,7 @@ struct cuda_device {
     struct cuda_libraries plain;        // of the others: our own kernels only
     struct operands running;
     struct operands asking;             // of the core's thread
+    bool has_gpu;                       // the thread has chosen it: until then CUDA would take the first one
     bool is_lost;
     struct fault lost;                  // why
     bool is_fenced;                     // an incarnation has lost the device: `fenced`, for the reason `fence`

@@ -1,7 +1,7 @@
 // Cuda api: the functions of the CUDA runtime that Djinn calls, as a table. The device fills it from libcudart.so.13 (device/cuda/load.h), tests from
 // their fake of it, so nothing of NVIDIA's is needed to build this folder or to link it.
 //
-// Declarations are our own; tests/gpu_worker/device/cuda/header_test.c compares them with NVIDIA's header where there is one. Handles are opaque, errors are
+// Declarations are our own; tests/gpu_worker/device/cuda/runtime_headers.c compares them with NVIDIA's header where there is one. Handles are opaque, errors are
 // cudaError_t's numbers.
 
 #ifndef GPU_WORKER_KERNELS_CUDA_API_H
@@ -19,6 +19,25 @@ typedef struct cuda_kernel_object *cuda_kernel;
 
 struct cuda_dim { unsigned x, y, z; };
 
+// Errors that stay: after one, whatever the context is asked for fails. X(name, number, NVIDIA's name).
+#define CUDA_FINAL_ERRORS(X)                                              \
+    X(CUDA_ECC, 214, cudaErrorECCUncorrectable)                           \
+    X(CUDA_NVLINK, 220, cudaErrorNvlinkUncorrectable)                     \
+    X(CUDA_CONTAINED, 226, cudaErrorContained)                            \
+    X(CUDA_ILLEGAL_ADDRESS, 700, cudaErrorIllegalAddress)                 \
+    X(CUDA_LAUNCH_TIMEOUT, 702, cudaErrorLaunchTimeout)                   \
+    X(CUDA_CONTEXT_DESTROYED, 709, cudaErrorContextIsDestroyed)           \
+    X(CUDA_ASSERTION, 710, cudaErrorAssert)                               \
+    X(CUDA_STACK_ERROR, 714, cudaErrorHardwareStackError)                 \
+    X(CUDA_ILLEGAL_INSTRUCTION, 715, cudaErrorIllegalInstruction)         \
+    X(CUDA_MISALIGNED_ADDRESS, 716, cudaErrorMisalignedAddress)           \
+    X(CUDA_ADDRESS_SPACE, 717, cudaErrorInvalidAddressSpace)              \
+    X(CUDA_INVALID_PC, 718, cudaErrorInvalidPc)                           \
+    X(CUDA_LAUNCH_FAILED, 719, cudaErrorLaunchFailure)                    \
+    X(CUDA_TENSOR_MEMORY_LEAK, 721, cudaErrorTensorMemoryLeak)            \
+    X(CUDA_MPS_TERMINATED, 810, cudaErrorMpsClientTerminated)             \
+    X(CUDA_EXTERNAL_DEVICE, 911, cudaErrorExternalDevice)
+
 enum cuda_error {
     CUDA_OK = 0,
     CUDA_INVALID_VALUE = 1,
@@ -27,12 +46,13 @@ enum cuda_error {
     CUDA_DRIVER_TOO_OLD = 35,           // also: no driver at all
     CUDA_DEVICES_UNAVAILABLE = 46,
     CUDA_NO_DEVICE = 100,
-    CUDA_ECC = 214,
     CUDA_NOT_READY = 600,
-    CUDA_ILLEGAL_ADDRESS = 700,
     CUDA_PEER_ALREADY_ENABLED = 704,
-    CUDA_LAUNCH_FAILED = 719,
+    CUDA_CAPTURE_UNSUPPORTED = 900,
     CUDA_CAPTURE_INVALIDATED = 901,
+#define X(name, number, nvidias) name = number,
+    CUDA_FINAL_ERRORS(X)
+#undef X
 };
 
 enum { CUDA_STREAM_NON_BLOCKING = 1, CUDA_EVENT_NO_TIMING = 2, CUDA_HOST_PORTABLE = 1, CUDA_CAPTURE_THREAD_LOCAL = 1 };

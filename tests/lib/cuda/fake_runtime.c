@@ -33,6 +33,7 @@ FAKE(cudaGetDeviceCount, (int *ret))
 FAKE(cudaSetDevice, (int device))
 {
     ENTER(cudaSetDevice);
+    fake_has_device = true;
     return fake_leave(device == 0 ? CUDA_OK : 101);
 }
 
@@ -61,7 +62,8 @@ FAKE(cudaDeviceGetAttribute, (int *ret, int attribute, int device))
     (void)device;
     ENTER(cudaDeviceGetAttribute);
     *ret = attribute == CUDA_ATTR_PROCESSORS           ? 132
-           : attribute == CUDA_ATTR_MAJOR              ? 9
+           : attribute == CUDA_ATTR_MAJOR              ? fake_state.capability / 10
+           : attribute == CUDA_ATTR_MINOR              ? fake_state.capability % 10
            : attribute == CUDA_ATTR_SHARED_BYTES_OPTIN ? SHARED_MOST
                                                        : 0;
     return fake_leave(CUDA_OK);
@@ -92,7 +94,7 @@ FAKE(cudaDeviceEnablePeerAccess, (int peer, unsigned flags))
 
 FAKE(cudaMemGetInfo, (size_t * ret_free, size_t *ret_all))
 {
-    ENTER(cudaMemGetInfo);
+    ENTER_UNCAPTURED(cudaMemGetInfo);
     *ret_free = fake_state.device_bytes - fake_state.used_bytes;
     *ret_all = fake_state.device_bytes;
     return fake_leave(CUDA_OK);
@@ -155,7 +157,7 @@ FAKE(cudaMemsetAsync, (void *to, int value, size_t bytes, cuda_stream stream))
 FAKE(cudaStreamCreateWithPriority, (cuda_stream * ret, unsigned flags, int priority))
 {
     (void)flags, (void)priority;
-    ENTER(cudaStreamCreateWithPriority);
+    ENTER_UNCAPTURED(cudaStreamCreateWithPriority);
     *ret = fake_make_object(STREAM, sizeof **ret);
     return fake_leave(CUDA_OK);
 }
@@ -220,7 +222,7 @@ FAKE(cudaEventRecord, (cuda_event event, cuda_stream stream))
 
 FAKE(cudaEventQuery, (cuda_event event))
 {
-    ENTER(cudaEventQuery);
+    ENTER_UNCAPTURED(cudaEventQuery);
     EVENT_OF(event);
     fake_burst();
     return fake_leave(fake_state.sticky != CUDA_OK ? fake_state.sticky : event->done >= event->asked ? CUDA_OK : CUDA_NOT_READY);
@@ -228,7 +230,7 @@ FAKE(cudaEventQuery, (cuda_event event))
 
 FAKE(cudaEventSynchronize, (cuda_event event))
 {
-    ENTER(cudaEventSynchronize);
+    ENTER_UNCAPTURED(cudaEventSynchronize);
     EVENT_OF(event);
     while (event->done < event->asked && fake_state.sticky == CUDA_OK)
         if (!fake_step())
@@ -251,8 +253,9 @@ FAKE(cudaEventElapsedTime, (float *ret_ms, cuda_event start, cuda_event end))
 
 FAKE(cudaStreamBeginCapture, (cuda_stream stream, int mode))
 {
-    (void)mode;
     ENTER(cudaStreamBeginCapture);
+    if (mode != CUDA_CAPTURE_THREAD_LOCAL)
+        fake_die("a capture that other threads would disturb");
     STREAM_OF(stream);
     if (fake_state.capturing != NULL)
         fake_die("two captures at once");
@@ -345,7 +348,7 @@ FAKE(cudaLibraryUnload, (cuda_library library))
 
 FAKE(cudaLibraryGetKernel, (cuda_kernel * ret, cuda_library library, const char *name))
 {
-    ENTER(cudaLibraryGetKernel);
+    ENTER_UNCAPTURED(cudaLibraryGetKernel);
     fake_check_object(library, LIBRARY, "device code that is not loaded");
     for (unsigned f = 1; f < CUDA_FUNCTIONS_END; f++) {
         if (strcmp(cuda_kernel_names[f].name, name) != 0 || (uint32_t)cuda_kernel_names[f].family != library->family)
@@ -361,7 +364,7 @@ FAKE(cudaLibraryGetKernel, (cuda_kernel * ret, cuda_library library, const char 
 FAKE(cudaKernelSetAttributeForDevice, (cuda_kernel kernel, int attribute, int value, int device))
 {
     (void)device;
-    ENTER(cudaKernelSetAttributeForDevice);
+    ENTER_UNCAPTURED(cudaKernelSetAttributeForDevice);
     fake_check_object(kernel, KERNEL_HANDLE, "a kernel that is not there");
     if (attribute != CUDA_KERNEL_SHARED_BYTES_MAX || value > SHARED_MOST)
         return fake_leave(CUDA_INVALID_VALUE);

@@ -3,7 +3,7 @@
 // Nothing happens when it is asked for: copies, fills and launches wait in their streams, and run when somebody asks for an
 // event or waits for a stream, a few at a time, in an order of the streams drawn from a seed. Captured streams record, graphs
 // replay what was recorded. What a GPU would leave undefined ends the process with a sentence: pageable memory in a copy,
-// memory freed under a queued operation, a handle used after its end, an operation outside of every reservation.
+// memory freed under a queued operation, a handle used after its end, an operation outside of every reservation, a thread that never chose its GPU.
 //
 // One runtime a process; any thread may call it, one at a time is served.
 
@@ -25,6 +25,9 @@ uint32_t fake_runtime_end(void);
 
 const struct cuda_api *fake_runtime_api(void);
 const struct cuda_image *fake_runtime_images(void);
+
+// Its compute capability, 90 for 9.0, which it is at first.
+void fake_runtime_set_capability(int capability);
 
 // The n-th call from now on (1: the next) of `function` (NULL: of any) returns `error`, once. What gives something back does so
 // all the same.

@@ -8,6 +8,7 @@
 #include <string.h>
 
 struct fake_state fake_state;
+_Thread_local bool fake_has_device;
 struct fake_image fake_images[CUDA_FAMILIES];
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -43,11 +44,25 @@ int fake_leave(int code)
     return code;
 }
 
+static bool needs_device(enum function function)
+{
+    switch (function) {
+    case F_cudaRuntimeGetVersion:
+    case F_cudaDriverGetVersion:
+    case F_cudaGetDeviceCount:
+    case F_cudaSetDevice:
+    case F_cudaGetLastError: return false;
+    default: return true;
+    }
+}
+
 // What the call has to return although it has not begun; CUDA_OK for none.
 int fake_enter(enum function function)
 {
     pthread_mutex_lock(&mutex);
     fake_state.calls[function]++;
+    if (!fake_has_device && needs_device(function))
+        fake_die("a thread that chose no GPU, so that CUDA would take the first");
     if (fake_state.fail_in > 0 &&
         (fake_state.failing == NULL || strcmp(fake_state.failing, fake_runtime_functions[function]) == 0) &&
         --fake_state.fail_in == 0) {
@@ -282,6 +297,7 @@ void fake_runtime_begin(uint64_t seed, uint64_t device_bytes)
     fake_state.prng = prng_make(seed);
     fake_state.seed = seed;
     fake_state.device_bytes = device_bytes;
+    fake_state.capability = 90;
 }
 
 uint32_t fake_runtime_end(void)
@@ -324,6 +340,13 @@ void fake_runtime_fault(uint64_t nth)
 {
     pthread_mutex_lock(&mutex);
     fake_state.fault_in = nth;
+    pthread_mutex_unlock(&mutex);
+}
+
+void fake_runtime_set_capability(int capability)
+{
+    pthread_mutex_lock(&mutex);
+    fake_state.capability = capability;
     pthread_mutex_unlock(&mutex);
 }
 

@@ -12,9 +12,8 @@
 #include "tests/lib/cuda/fake_runtime.h"
 
 enum {
-    CAPTURE_UNSUPPORTED = 900,
     INVALID_HANDLE = 400,
-    SHARED_UNASKED = 48 << 10,
+    SHARED_UNASKED = 0,    // CUDA gives 48 KiB less what the kernel has of its own, which is not known here
     SHARED_MOST = 227 << 10,
     GARBAGE_BYTES = 1 << 20,
     BURST_MOST = 4,
@@ -102,9 +101,11 @@ struct fake_state {
     uint64_t fail_in, fault_in;
     int fail_error, sticky, last;
     bool has_failed, is_held, keeps_fault;
+    int capability;
     cuda_stream capturing;
 };
 extern struct fake_state fake_state;
+extern _Thread_local bool fake_has_device;    // the thread has chosen one
 
 struct fake_image { uint32_t magic, family; };
 extern struct fake_image fake_images[CUDA_FAMILIES];
@@ -127,7 +128,7 @@ int fake_leave(int code);
     do { \
         if (fake_state.capturing != NULL) { \
             fake_state.capturing->is_invalid = true; \
-            return fake_leave(CAPTURE_UNSUPPORTED); \
+            return fake_leave(CUDA_CAPTURE_UNSUPPORTED); \
         } \
     } while (0)
 

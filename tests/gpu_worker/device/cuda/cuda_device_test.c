@@ -189,6 +189,7 @@ static void a_launch_refused_within_a_capture_leaves_the_stream_usable(void **st
     assert_true(fake_runtime_has_failed());
     assert_int_equal(cuda_device_stats(port).graph_captures, 0);
     assert_int_equal(fake_runtime_kernels(), 3 * CUDA_GRAPH_AFTER);
+    assert_int_equal(port->info->lives, 0);
 }
 
 static void check_lost(struct trip *trip, uint32_t trips)
@@ -297,6 +298,39 @@ static void a_device_that_cannot_be_made_anew_is_gone_and_says_so_before_its_lis
         assert_int_equal(port->info->lives, 1);
         port_stop(port);
     }
+}
+
+// Whichever call hears of it, and though none says it again.
+static void every_error_that_cuda_calls_final_loses_the_device(void **state)
+{
+#define X(name, number, nvidias) number,
+    static const int errors[] = {CUDA_FINAL_ERRORS(X)};
+#undef X
+    static const char *const functions[] = {"cudaEventQuery", "cudaMemcpyAsync", "cudaLaunchKernel", "cudaEventRecord"};
+    struct device_port *port = port_make(state);
+    for (uint32_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        struct trip trip;
+        trip_make(&trip, 3, 0);
+        trip.list.incarnation = i + 1;
+        fake_runtime_fail(functions[i % 4], 1, errors[i]);
+        port_run(port, &trip.list);
+        assert_error(DJ_E_DEVICE_LOST, trip.list.error);
+        assert_int_equal(port->info->lives, i + 1);
+        trip_drop(&trip);
+    }
+}
+
+static void a_gpu_that_is_too_old_is_refused_with_its_capability(void **state)
+{
+    struct device_port *port;
+    struct fault fault;
+    (void)state;
+    ops_init();
+    fake_runtime_begin(seed++, GPU_BYTES);
+    fake_runtime_set_capability(75);
+    assert_error(DJ_E_NO_DEVICE, try_make(port_sink(), PORT_REGION_BYTES, &port, &fault));
+    assert_non_null(strstr(fault.text, "compute capability 7.5; djinn's kernels need 8.0"));
+    assert_int_equal(fake_runtime_end(), 0);
 }
 
 // Every function of CUDA's that a life of the device calls, refused at its n-th call.
@@ -476,6 +510,7 @@ PORT_CASES(PORT_SUITE, recurring_lists_are_captured_once_and_replayed_with_their
            an_error_that_stays_fails_all_lists_and_the_next_incarnation_works,
            a_lost_device_is_made_anew_for_the_next_incarnation,
            a_device_that_cannot_be_made_anew_is_gone_and_says_so_before_its_lists_come_back,
+           every_error_that_cuda_calls_final_loses_the_device, a_gpu_that_is_too_old_is_refused_with_its_capability,
            any_call_refused_once_fails_at_most_one_list_and_loses_nothing,
            memory_that_is_not_there_is_told_with_sizes_at_the_start, without_a_size_most_of_what_is_free_becomes_the_region,
            libraries_are_part_of_the_numerics_class_and_closed_at_the_end, a_stream_that_waits_does_not_hold_up_the_other,

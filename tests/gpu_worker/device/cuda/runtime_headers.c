@@ -49,6 +49,11 @@ IS(cudaLibraryLoadData, cudaLibrary_t *, const void *, enum cudaJitOption *, voi
 IS(cudaKernelSetAttributeForDevice, cudaKernel_t, enum cudaFuncAttribute, int, int);
 IS(cudaLaunchKernel, const void *, dim3, dim3, void **, size_t, cudaStream_t);
 
+#define SAYS(name) \
+    _Static_assert(__builtin_types_compatible_p(__typeof__(&name), const char *(*)(cudaError_t)), #name " has other parameters")
+SAYS(cudaGetErrorString);
+SAYS(cudaGetErrorName);
+
 // Enumerations travel as ints, dim3 as our struct.
 #define IS_INT(type) _Static_assert(sizeof(type) == sizeof(int), #type " is no int")
 IS_INT(cudaError_t);
@@ -74,12 +79,13 @@ EQUAL(CUDA_UNLOADING, cudaErrorCudartUnloading);
 EQUAL(CUDA_DRIVER_TOO_OLD, cudaErrorInsufficientDriver);
 EQUAL(CUDA_DEVICES_UNAVAILABLE, cudaErrorDevicesUnavailable);
 EQUAL(CUDA_NO_DEVICE, cudaErrorNoDevice);
-EQUAL(CUDA_ECC, cudaErrorECCUncorrectable);
 EQUAL(CUDA_NOT_READY, cudaErrorNotReady);
-EQUAL(CUDA_ILLEGAL_ADDRESS, cudaErrorIllegalAddress);
 EQUAL(CUDA_PEER_ALREADY_ENABLED, cudaErrorPeerAccessAlreadyEnabled);
-EQUAL(CUDA_LAUNCH_FAILED, cudaErrorLaunchFailure);
+EQUAL(CUDA_CAPTURE_UNSUPPORTED, cudaErrorStreamCaptureUnsupported);
 EQUAL(CUDA_CAPTURE_INVALIDATED, cudaErrorStreamCaptureInvalidated);
+#define X(name, number, nvidias) EQUAL(name, nvidias);
+CUDA_FINAL_ERRORS(X)
+#undef X
 EQUAL(CUDA_STREAM_NON_BLOCKING, cudaStreamNonBlocking);
 EQUAL(CUDA_EVENT_NO_TIMING, cudaEventDisableTiming);
 EQUAL(CUDA_HOST_PORTABLE, cudaHostAllocPortable);
