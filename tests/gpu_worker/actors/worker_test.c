@@ -253,10 +253,43 @@ static void a_fetch_that_is_back_before_what_it_reads_waits_for_it_and_fails_wit
     assert_int_equal(failed.request, 42);
 }
 
+// A list comes back from a device that has lost everything.
+static void lose_device(void **state, bool is_gone)
+{
+    bench_make(state, bench_config(), 1 << 20);
+    uint64_t link = bench_client(NULL);
+    struct srg_plan *plan = plan_of(state, true);
+    bench_send_plan(link, 0, plan);
+    bench.holds_device = true;
+    bench_execute(link, plan, (struct ask){.counter = 1, .leaf = input, .keeps = true});
+    struct device_list *list = fake_step(&bench.device);
+    assert_non_null(list);
+    list->error = fault_set(&list->fault, DJ_E_DEVICE_LOST, "lost");
+    bench.device.info.lives = 1;
+    bench.device.info.is_gone = is_gone;
+    bench_post(&(struct io_event){.kind = IO_DEVICE_DONE, .device_done = {.list = list}});
+    bench_run();
+}
+
+static void a_worker_whose_device_was_made_anew_begins_another_life(void **state)
+{
+    lose_device(state, false);
+    assert_false(bench.has_stopped);
+    bench.holds_device = false;
+    assert_true(bench_client(NULL) != 0);    // it takes clients
+}
+
+static void a_worker_whose_device_is_gone_ends_with_its_process(void **state)
+{
+    lose_device(state, true);
+    assert_true(bench.has_stopped);
+}
+
 CASES(an_execution_with_an_inline_leaf_is_answered_and_its_value_can_be_built_on_and_fetched,
       what_is_asked_twice_is_run_once_and_answered_twice, an_execution_waits_for_a_leaf_that_it_asks_its_client_for,
       a_leaf_that_nobody_gives_fails_the_execution_after_a_while_and_what_builds_on_it,
       a_large_leaf_comes_in_pieces_and_a_corrupt_one_is_never_used, without_the_token_or_the_grant_nothing_is_taken,
       one_session_has_two_executions_on_the_device_and_others_get_their_turn,
       a_session_that_stays_away_is_forgotten_with_its_values, a_failed_kernel_names_its_node_and_the_stream_goes_on,
-      a_fetch_that_is_back_before_what_it_reads_waits_for_it_and_fails_with_it)
+      a_fetch_that_is_back_before_what_it_reads_waits_for_it_and_fails_with_it,
+      a_worker_whose_device_was_made_anew_begins_another_life, a_worker_whose_device_is_gone_ends_with_its_process)
