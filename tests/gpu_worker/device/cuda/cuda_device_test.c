@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/base/knobs.h"
 #include "gpu_worker/kernels/cuda/cuda.h"
 #include "tests/gpu_worker/device/port_suite.h"
 #include "tests/lib/cuda/fake_cublaslt.h"
@@ -391,6 +392,54 @@ static void any_call_refused_once_fails_at_most_one_list_and_loses_nothing(void 
     assert_true(refused > 100);
 }
 
+// A device that loses everything and is stopped at once, while any call that makes it anew is refused: every list comes back once, and nothing is left.
+static void loss_with_a_failure(const char *function, uint64_t nth)
+{
+    enum { TRIPS = 6, FIRST_LIFE = 3 };
+    static struct trip trip[TRIPS];
+    struct device_port *port;
+    struct fault fault;
+    fake_runtime_begin(seed++, GPU_BYTES);
+    port_reset();
+    assert_ok(try_make(port_sink(), 2 << 20, &port, &fault));
+    fake_runtime_fail(function, nth, nth % 2 == 0 ? CUDA_OUT_OF_MEMORY : FAKE_RUNTIME_UNKNOWN_ERROR);
+    knob_set(KNOB_DEVICE_LOST, 1);
+    for (uint32_t i = 0; i < TRIPS; i++) {
+        trip_make(&trip[i], i % PORT_ROW, i % 2 * 4096);
+        trip[i].list.ticket = i + 1;
+        trip[i].list.incarnation = i < FIRST_LIFE ? 1 : 2;
+        trip[i].list.stream = i % 2 == 0 ? DEVICE_COMPUTE : DEVICE_TRANSFER;
+        port->submit(port->self, &trip[i].list);
+    }
+    port->stop(port->self);
+    knob_set(KNOB_DEVICE_LOST, 0);
+    assert_int_equal(port_done(), TRIPS);
+    assert_int_equal(fake_runtime_end(), 0);
+    for (uint32_t i = 0; i < TRIPS; i++) {
+        if (trip[i].list.error == DJ_OK)
+            assert_int_equal(trip_result(&trip[i]), i % PORT_ROW);
+        else
+            assert_true(fake_runtime_has_failed() || (trip[i].list.error == DJ_E_DEVICE_LOST && i < FIRST_LIFE));
+        trip_drop(&trip[i]);
+    }
+}
+
+static void a_loss_gives_every_list_back_whatever_call_is_refused_and_though_it_is_stopped_meanwhile(void **state)
+{
+    enum { CALLS_MOST = 6 };
+    uint32_t refused = 0;
+    (void)state;
+    ops_init();
+    for (uint32_t f = 0; f < fake_runtime_function_count; f++)
+        for (uint64_t nth = 1; nth <= CALLS_MOST; nth++) {
+            loss_with_a_failure(fake_runtime_functions[f], nth);
+            if (!fake_runtime_has_failed())
+                break;
+            refused++;
+        }
+    assert_true(refused > 60);
+}
+
 static void memory_that_is_not_there_is_told_with_sizes_at_the_start(void **state)
 {
     (void)state;
@@ -512,6 +561,7 @@ PORT_CASES(PORT_SUITE, recurring_lists_are_captured_once_and_replayed_with_their
            a_device_that_cannot_be_made_anew_is_gone_and_says_so_before_its_lists_come_back,
            every_error_that_cuda_calls_final_loses_the_device, a_gpu_that_is_too_old_is_refused_with_its_capability,
            any_call_refused_once_fails_at_most_one_list_and_loses_nothing,
+           a_loss_gives_every_list_back_whatever_call_is_refused_and_though_it_is_stopped_meanwhile,
            memory_that_is_not_there_is_told_with_sizes_at_the_start, without_a_size_most_of_what_is_free_becomes_the_region,
            libraries_are_part_of_the_numerics_class_and_closed_at_the_end, a_stream_that_waits_does_not_hold_up_the_other,
            device_code_is_loaded_once_a_family_and_when_first_needed)
