@@ -1,5 +1,5 @@
-// Failure: what a kernel may find wrong with the values that it was given, and the words in which every backend says it. Of several wrong values of a task the
-// first in memory is named, so that the words do not depend on who looked first.
+// Failure: what a kernel may find wrong with the values that it was given, and the words in which every backend says it. Of several wrong
+// values of a task the first in memory is named, so that the words do not depend on who looked first.
 
 #ifndef GPU_WORKER_KERNELS_FAILURE_H
 #define GPU_WORKER_KERNELS_FAILURE_H
@@ -22,7 +22,8 @@ static inline enum dj_error failure_say(struct fault *fault, enum failure failur
 {
     switch (failure) {
     case FAILURE_INDEX:
-        return fault_set(fault, DJ_E_INDEX, "%s: index %lld is out of range for a dimension of size %lld", op, (long long)value, (long long)size);
+        return fault_set(fault, DJ_E_INDEX, "%s: index %lld is out of range for a dimension of size %lld", op, (long long)value,
+                         (long long)size);
     case FAILURE_CLASS: return fault_set(fault, DJ_E_INDEX, "Target %lld is out of bounds.", (long long)value);
     case FAILURE_WINDOW: return fault_set(fault, DJ_E_INDEX, "%s: index %lld lies outside of its window", op, (long long)value);
     case FAILURE_DIVISOR: return fault_set(fault, DJ_E_INVALID, "%s: integer division by zero", op);

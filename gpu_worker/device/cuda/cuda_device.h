@@ -9,8 +9,9 @@
 // copied out of it when its event has come. Recurring programs (equal steps, three times) are captured as CUDA graphs; least
 // recently used ones go beyond CUDA_GRAPHS_MAX.
 //
-// An error that CUDA calls sticky loses the device with all that it holds: lists of that incarnation fail with DJ_E_DEVICE_LOST (core/io/device.h). Before they come back
-// the device was made anew for another, with the same region's size and a new context of CUDA's; where CUDA gives no other context to this process, it is gone.
+// An error that CUDA calls sticky loses the device with all that it holds: lists of that incarnation fail with DJ_E_DEVICE_LOST
+// (core/io/device.h). Before they come back the device was made anew for another, with the same region's size and a new context of CUDA's;
+// where CUDA gives no other context to this process, it is gone.
 
 #ifndef GPU_WORKER_DEVICE_CUDA_CUDA_DEVICE_H
 #define GPU_WORKER_DEVICE_CUDA_CUDA_DEVICE_H
@@ -52,7 +53,8 @@ struct cuda_device_stats {
     uint64_t lists, launches, graph_launches, graph_captures, graphs, bytes_in, bytes_out;
 };
 
-// Starts the device. port->stop ends and frees it. DJ_E_NO_DEVICE (too old a GPU), DJ_E_DEVICE_MEMORY, DJ_E_DEVICE, DJ_E_NO_MEMORY with words.
+// Starts the device. port->stop ends and frees it. DJ_E_NO_DEVICE (too old a GPU), DJ_E_DEVICE_MEMORY, DJ_E_DEVICE, DJ_E_NO_MEMORY with
+// words.
 DJ_MUST_USE enum dj_error cuda_device_make(const struct cuda_device_config *config, struct device_port **ret, struct fault *fault);
 struct cuda_device_stats cuda_device_stats(const struct device_port *port);
 bool cuda_device_is_lost(const struct device_port *port);

@@ -35,8 +35,8 @@ bool device_check(struct cuda_device *device, int code, const char *what, struct
     (void)api->cudaGetLastError();
     fault_set(&own, DJ_E_DEVICE, "GPU %d (%s): %s: %s (%s)", device->config.ordinal, device->info.name, what,
               api->cudaGetErrorName(code), api->cudaGetErrorString(code));
-    // An error that stays is what every call returns from then on, a harmless one too; but while a stream is captured it may be refused. Whether the device is
-    // there is then found out by the capture's end.
+    // An error that stays is what every call returns from then on, a harmless one too; but while a stream is captured it may be refused.
+    // Whether the device is there is then found out by the capture's end.
     if (!device->is_lost && (is_final(code) || (device->has_gpu && !device->libraries.is_capturing &&
                                                 api->cudaMemGetInfo(&free_bytes, &all_bytes) != CUDA_OK))) {
         device->is_lost = true;

@@ -1,7 +1,8 @@
-// Report: what kernels leave behind about the values of a list that they could not use. It lies in device memory before a program's arguments, zero at first; dj_fail
-// (device.cuh) writes it, the host reads it when the list has run.
+// Report: what kernels leave behind about the values of a list that they could not use. It lies in device memory before a program's
+// arguments, zero at first; dj_fail (device.cuh) writes it, the host reads it when the list has run.
 //
-// The one that stays is that of the earliest task and, within the task, of the lowest position: the same from run to run, whatever the order of blocks.
+// The one that stays is that of the earliest task and, within the task, of the lowest position: the same from run to run, whatever the
+// order of blocks.
 
 #ifndef GPU_WORKER_KERNELS_CUDA_REPORT_H
 #define GPU_WORKER_KERNELS_CUDA_REPORT_H

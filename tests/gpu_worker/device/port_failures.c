@@ -1,5 +1,5 @@
-// Port failures: values that a kernel cannot use are reported by every device in the same words. Every op that looks at values, with several wrong ones, of which the
-// first in memory is named. Part of the port suite.
+// Port failures: values that a kernel cannot use are reported by every device in the same words. Every op that looks at values, with
+// several wrong ones, of which the first in memory is named. Part of the port suite.
 
 #include "tests/gpu_worker/device/port_suite.h"
 

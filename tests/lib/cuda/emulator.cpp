@@ -1,6 +1,6 @@
-// Emulator: see emulator.h. Coroutines are entered through ucontext once in their life and then switched with _setjmp and _longjmp, which make no system call: each
-// runs a thread of one block after the other. Sanitizers are told of every switch: to the thread sanitizer a coroutine is a thread of its own, which meets the others
-// at each switch.
+// Emulator: see emulator.h. Coroutines are entered through ucontext once in their life and then switched with _setjmp and _longjmp, which
+// make no system call: each runs a thread of one block after the other. Sanitizers are told of every switch: to the thread sanitizer a
+// coroutine is a thread of its own, which meets the others at each switch.
 
 #include "tests/lib/cuda/emulator.h"
 

@@ -1,9 +1,9 @@
 // Fake runtime: CUDA's runtime (struct cuda_api) on this machine's memory, for tests of the CUDA device. Kernels run in the emulator.
 //
-// Nothing happens when it is asked for: copies, fills and launches wait in their streams, and run when somebody asks for an
-// event or waits for a stream, a few at a time, in an order of the streams drawn from a seed. Captured streams record, graphs
-// replay what was recorded. What a GPU would leave undefined ends the process with a sentence: pageable memory in a copy,
-// memory freed under a queued operation, a handle used after its end, an operation outside of every reservation, a thread that never chose its GPU.
+// Nothing happens when it is asked for: copies, fills and launches wait in their streams, and run when somebody asks for an event or waits
+// for a stream, a few at a time, in an order of the streams drawn from a seed. Captured streams record, graphs replay what was recorded.
+// What a GPU would leave undefined ends the process with a sentence: pageable memory in a copy, memory freed under a queued operation, a
+// handle used after its end, an operation outside of every reservation, a thread that never chose its GPU.
 //
 // One runtime a process; any thread may call it, one at a time is served.
 

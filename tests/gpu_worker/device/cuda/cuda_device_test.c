@@ -392,7 +392,8 @@ static void any_call_refused_once_fails_at_most_one_list_and_loses_nothing(void 
     assert_true(refused > 100);
 }
 
-// A device that loses everything and is stopped at once, while any call that makes it anew is refused: every list comes back once, and nothing is left.
+// A device that loses everything and is stopped at once, while any call that makes it anew is refused: every list comes back once, and
+// nothing is left.
 static void loss_with_a_failure(const char *function, uint64_t nth)
 {
     enum { TRIPS = 6, FIRST_LIFE = 3 };
