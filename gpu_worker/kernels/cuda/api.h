@@ -39,25 +39,6 @@ struct cuda_ipc_memory { char reserved[64]; };
     X(CUDA_MPS_TERMINATED, 810, cudaErrorMpsClientTerminated)             \
     X(CUDA_EXTERNAL_DEVICE, 911, cudaErrorExternalDevice)
 
-// Errors that stay: after one, whatever the context is asked for fails. X(name, number, NVIDIA's name).
-#define CUDA_FINAL_ERRORS(X)                                              \
-    X(CUDA_ECC, 214, cudaErrorECCUncorrectable)                           \
-    X(CUDA_NVLINK, 220, cudaErrorNvlinkUncorrectable)                     \
-    X(CUDA_CONTAINED, 226, cudaErrorContained)                            \
-    X(CUDA_ILLEGAL_ADDRESS, 700, cudaErrorIllegalAddress)                 \
-    X(CUDA_LAUNCH_TIMEOUT, 702, cudaErrorLaunchTimeout)                   \
-    X(CUDA_CONTEXT_DESTROYED, 709, cudaErrorContextIsDestroyed)           \
-    X(CUDA_ASSERTION, 710, cudaErrorAssert)                               \
-    X(CUDA_STACK_ERROR, 714, cudaErrorHardwareStackError)                 \
-    X(CUDA_ILLEGAL_INSTRUCTION, 715, cudaErrorIllegalInstruction)         \
-    X(CUDA_MISALIGNED_ADDRESS, 716, cudaErrorMisalignedAddress)           \
-    X(CUDA_ADDRESS_SPACE, 717, cudaErrorInvalidAddressSpace)              \
-    X(CUDA_INVALID_PC, 718, cudaErrorInvalidPc)                           \
-    X(CUDA_LAUNCH_FAILED, 719, cudaErrorLaunchFailure)                    \
-    X(CUDA_TENSOR_MEMORY_LEAK, 721, cudaErrorTensorMemoryLeak)            \
-    X(CUDA_MPS_TERMINATED, 810, cudaErrorMpsClientTerminated)             \
-    X(CUDA_EXTERNAL_DEVICE, 911, cudaErrorExternalDevice)
-
 enum cuda_error {
     CUDA_OK = 0,
     CUDA_INVALID_VALUE = 1,
