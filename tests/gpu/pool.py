@@ -74,17 +74,17 @@ class Pool:
         return line.split()[-1]
 
     def client(self, *words: object) -> subprocess.Popen:
-        return self.run("remote_accelerator", self.env, *words)
+        return self.run(self.env, CLIENT, "--device", "remote_accelerator", *words)
 
     def local(self, device: str, *words: object) -> subprocess.Popen:
         """The same program on this machine's torch."""
-        return self.run(device, environment(), *words)
+        return self.run(environment(), CLIENT, "--device", device, *words)
 
-    def run(self, device: str, env: dict[str, str], *words: object) -> subprocess.Popen:
-        log = self.folder / f"client{len(self.clients)}-{device}.log"
+    def run(self, env: dict[str, str], program: Path, *words: object) -> subprocess.Popen:
+        log = self.folder / f"client{len(self.clients)}.log"
         with log.open("wb") as errors:
             process = subprocess.Popen(
-                [sys.executable, CLIENT, "--device", device, *map(str, words)],
+                [sys.executable, program, *map(str, words)],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
