@@ -54,9 +54,8 @@ IS(cudaLibraryLoadData, cudaLibrary_t *, const void *, enum cudaJitOption *, voi
 IS(cudaKernelSetAttributeForDevice, cudaKernel_t, enum cudaFuncAttribute, int, int);
 IS(cudaIpcGetMemHandle, cudaIpcMemHandle_t *, void *);
 IS(cudaIpcOpenMemHandle, void **, cudaIpcMemHandle_t, unsigned);
-_Static_assert(sizeof(struct cuda_ipc_memory) == sizeof(cudaIpcMemHandle_t) &&
-                   _Alignof(struct cuda_ipc_memory) == _Alignof(cudaIpcMemHandle_t),
-               "a handle of memory has another layout");
+_Static_assert(sizeof(struct cuda_ipc_memory) == sizeof(cudaIpcMemHandle_t), "a handle of memory has another size");
+_Static_assert(_Alignof(struct cuda_ipc_memory) == _Alignof(cudaIpcMemHandle_t), "a handle of memory is aligned otherwise");
 IS(cudaLaunchKernel, const void *, dim3, dim3, void **, size_t, cudaStream_t);
 
 #define SAYS(name) \

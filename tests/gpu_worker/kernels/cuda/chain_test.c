@@ -104,6 +104,7 @@ static bool is_allowed(const struct part *part)
     return true;
 }
 
+// NOLINTNEXTLINE(readability-non-const-parameter): a tensor's data is written in general
 static struct tensor random_tensor(struct prng *prng, bool is_output, float *number)
 {
     enum dtype dtype = prng_chance(prng, 1, 6) ? DTYPE_BF16 : DTYPE_F32;
