@@ -33,7 +33,7 @@ struct cuda_table {
 // Never NULL. Any thread.
 const struct cuda_table *kernels_cuda(void);
 
-enum { KERNELS_CUDA_VERSION = 1 };              // counts changes of any kernel's bits: part of the numerics class
+enum { KERNELS_CUDA_VERSION = 2 };              // counts changes of any kernel's bits: part of the numerics class
 
 // The families' rows.
 void cuda_table_pointwise(struct cuda_entry *entry);

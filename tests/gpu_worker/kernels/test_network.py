@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import FLOATS, HALVES, check, forms, make
+from cases import FLOATS, HALVES, bits, check, forms, make
 from kernel_library import call
 
 PRODUCTS = [
@@ -242,6 +242,50 @@ def test_attention_of_prompts_in_halves_equals_its_definition(dtype, depth):
         for causal in (False, True):
             theirs = attention_reference(q, k, v, None, causal, None)
             check("SDPA", [theirs[0].to(dtype), theirs[1]], [q, k, v, None], [causal, None], tolerance=tolerance, threads=(1, 2))
+
+
+def placed(x, way):
+    """The same values at a multiple of 16 bytes, one element off, or apart from each other."""
+    room = torch.full((2 * x.numel() + 1,), math.nan, dtype=x.dtype)
+    if way == "apart":
+        room = room[1:].view(*x.shape, 2)[..., 0]
+    else:
+        room = room[(way == "off") :][: x.numel()].view(x.shape)
+    return room.copy_(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+@pytest.mark.parametrize("depth", [64, 128, 256])
+def test_attention_of_tokens_has_the_same_bits_wherever_rows_lie(dtype, depth):
+    tolerance = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}[dtype]
+    for queries, keys, values in ((1, 301, depth), (2, 70, depth - 16), (1, 9, depth)):
+        q, k, v = make((2, 2, queries, depth), dtype), make((2, 2, keys, depth), dtype), make((2, 2, keys, values), dtype)
+        v[0, 0, keys - 1, 0] = math.inf  # the last key counts once
+        theirs = attention_reference(q, k, v, None, False, None)
+        theirs = [theirs[0].to(dtype), theirs[1]]
+        ways = [[placed(x, way) for x in (q, k, v)] + [None] for way in ("dense", "off", "apart")]
+        first, *others = (check("SDPA", theirs, way, [False, None], tolerance=tolerance, threads=(1, 2)) for way in ways)
+        for other in others:
+            assert all(torch.equal(bits(a), bits(b)) for a, b in zip(first, other, strict=True))
+
+
+def test_attention_of_many_heads_equals_its_definition():
+    q, k, v = make((3, 200, 1, 8)), make((3, 200, 70, 8)), make((3, 200, 70, 8))
+    for causal in (False, True):
+        check(
+            "SDPA",
+            attention_reference(q, k, v, None, causal, None),
+            [q, k, v, None],
+            [causal, None],
+            tolerance=1e-5,
+            threads=(1, 2),
+        )
+
+
+def test_attention_of_tokens_to_no_key_gives_zeros():
+    q, k = make((1, 2, 1, 64)), make((1, 2, 0, 64))
+    ours = check("SDPA", attention_reference(q, k, k, None, False, None), [q, k, k, None], [False, None])
+    assert (ours[0] == 0).all() and (ours[1] == -math.inf).all()
 
 
 def test_attention_with_every_key_hidden_gives_zeros():

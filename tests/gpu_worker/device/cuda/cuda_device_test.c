@@ -470,7 +470,7 @@ static void without_a_size_most_of_what_is_free_becomes_the_region(void **state)
     assert_ok(try_make(port_sink(), 0, &port, &fault));
     uint64_t capacity = port->info->capacity_bytes;
     assert_true(capacity % (2 << 20) == 0 && capacity > GPU_BYTES / 10 * 7 && capacity < GPU_BYTES / 10 * 9);
-    assert_string_equal(port->info->numerics, "cuda sm_90 kernels-1 cublasLt-none cudnn-none tf32-off");
+    assert_string_equal(port->info->numerics, "cuda sm_90 kernels-2 cublasLt-none cudnn-none tf32-off");
     assert_string_equal(port->info->name, "Fake GPU");
     assert_string_equal(port->info->backend, "cuda");
     port->stop(port->self);
@@ -492,7 +492,7 @@ static void libraries_are_part_of_the_numerics_class_and_closed_at_the_end(void 
     fake_cublaslt_reset();
     fake_runtime_begin(seed++, GPU_BYTES);
     assert_ok(cuda_device_make(&config, &port, &fault));
-    assert_int_equal(strncmp(port->info->numerics, "cuda sm_90 kernels-1 cublasLt-130100 cudnn-none products-", 57), 0);
+    assert_int_equal(strncmp(port->info->numerics, "cuda sm_90 kernels-2 cublasLt-130100 cudnn-none products-", 57), 0);
     assert_non_null(strstr(port->info->numerics, " tf32-on"));
     port->stop(port->self);
     assert_int_equal(fake_runtime_end(), 0);
