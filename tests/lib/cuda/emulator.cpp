@@ -53,6 +53,7 @@ struct {
     struct fiber fiber[THREADS_MAX];
     char *stacks;
     jmp_buf scheduler;
+    ucontext_t entry;
     const void *scheduler_bottom;
     size_t scheduler_bytes;
     void *scheduler_fake, *scheduler_twin;
@@ -106,15 +107,15 @@ UNSEEN void begin()
 // The first time: on a stack of its own.
 UNSEEN void enter(unsigned thread)
 {
-    ucontext_t entry;
-    getcontext(&entry);
-    entry.uc_stack.ss_sp = stack_of(thread);
-    entry.uc_stack.ss_size = STACK_BYTES;
-    entry.uc_link = NULL;
-    makecontext(&entry, begin, 0);
+    ucontext_t *entry = &all.entry;    // not in this frame, which is never left
+    getcontext(entry);
+    entry->uc_stack.ss_sp = stack_of(thread);
+    entry->uc_stack.ss_size = STACK_BYTES;
+    entry->uc_link = NULL;
+    makecontext(entry, begin, 0);
     SWITCH_BEGIN(&all.scheduler_fake, stack_of(thread), STACK_BYTES);
     TWIN_SWITCH(all.fiber[thread].twin);
-    setcontext(&entry);
+    setcontext(entry);
 }
 
 UNSEEN void resume(unsigned thread)
