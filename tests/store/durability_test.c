@@ -201,7 +201,7 @@ static struct {
     char folder[IMAGES][80];
     uint32_t acknowledged;    // answered when the power failed
     uint32_t synced_then;     // answered before the last sync behind the answers began
-    bool is_made;
+    _Atomic bool is_made;
 } power;
 
 static void write_pieces(const char *path, ino_t inode, struct prng *prng)
