@@ -58,6 +58,7 @@ struct value {
     uint32_t crossing_mark;              // == recorder->epoch: a later segment reads it
     uint32_t input_mark, input_index;    // == recorder->segment: its number among the plan's inputs
     uint32_t uses;                       // references from nodes of the segment
+    uint32_t imports;                    // of it, that are out: it stays a handle
     struct node *node;                   // PENDING
     struct exec *exec;                   // HANDLE
     struct leaf *leaf;                   // LEAF
