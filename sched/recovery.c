@@ -25,6 +25,7 @@ struct head_recovery {
     uint64_t session, link, request, target, lost, started_ns;
     uint32_t replayed, numerics;
     bool allows_close, is_active, is_dropped, is_computing;
+    bool is_early;    // records of the session waited for others when it began: what it lacks may be among them
     char lost_name[64], target_name[64];
     struct record_ref *need;
     uint32_t needs;
@@ -195,6 +196,10 @@ void recovery_planned(struct head *head, struct head_recovery *job)
         recoveries_check(head);
         return;
     }
+    if (job->error == DJ_E_LINEAGE && job->is_early) {    // who asked asks again
+        job->error = DJ_E_BUSY;
+        fault_set(&job->fault, DJ_E_BUSY, "records of the session wait for what they build on");
+    }
     answer(head, job);
     forget(head, job);
     recoveries_check(head);
@@ -230,7 +235,10 @@ static void gathered(struct head *head, struct gather *gather, void *context, en
 
 static void begin(struct head *head, struct head_recovery *job)
 {
+    const struct head_session *session = map_get(head->sessions, map_key(job->session));
+
     job->is_active = true;
+    job->is_early = session != NULL && session->held > 0;
     head->recoveries_active++;
     if (!gather_begin(head, job->session, gathered, job, &job->gather))
         fail(head, job, DJ_E_NO_MEMORY, "the head has no memory to plan a recovery");

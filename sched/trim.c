@@ -3,7 +3,8 @@
 // can be resumed.
 //
 // Records keep coming while a trim reads. So what is live is taken before the first page is read, and those that came since stay, whatever
-// reaches them: their inputs were live then, or came since too.
+// reaches them: their inputs were live then, or came since too, since nobody gives a value back before all that uses it was told (a client
+// an import's source, a worker what ran before a release).
 //
 // A session that an earlier life of the head knew may have live values that nobody has told of yet (a worker died with that head, and the
 // client has not asked). For such a session everything counts as live that was made and not ended as far as its stored records say.

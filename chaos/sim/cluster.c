@@ -15,8 +15,9 @@
 
 enum { RUN_STEPS_MAX = 2000000, PLAN_STEPS = 4096, HANDLES_MAX = 512, CLIENT_NODES_MAX = SWARM_CLIENTS_MAX + 1 };
 #define MS ((uint64_t)1000000)
-#define PATIENCE_NS (120000 * MS)                    // after the last fault every client must be done
-#define REST_NS (3000 * MS)                          // then everything comes to rest, at once ...
+#define PATIENCE_NS (120000 * MS)    // after the last fault every client must be done
+#define SERVED_NS (1000 * MS)        // a worker that gave up, as after many losses of its device, is started again
+#define REST_NS (3000 * MS)          // then everything comes to rest, at once ...
 #define LONG_REST_NS (HEAD_GRACE_NS + 10000 * MS)    // ... or when the head has given up those who went without a word
 // Values that the program read and that are leaves since are of any size, each rounded up to 64 bytes.
 enum { ROUNDING_BYTES = 512 };
@@ -223,8 +224,10 @@ static void unleash(struct cluster *cluster)
         .full_max_ns = 500 * MS,
     };
     expose(cluster, cluster->head, FAULT_HEAD_DEATH);
-    for (uint32_t i = 0; i < swarm->workers; i++)
+    for (uint32_t i = 0; i < swarm->workers; i++) {
         expose(cluster, cluster->worker[i], FAULT_WORKER_DEATH);
+        sim_serve(cluster->sim, cluster->worker[i], SERVED_NS);
+    }
     for (uint32_t i = 0; i < cluster->clients; i++)
         expose(cluster, cluster->client[i], FAULT_CLIENT_DEATH);
     for (enum swarm_fault i = FAULT_WORKER_DEATH; i <= FAULT_CLIENT_DEATH; i++)

@@ -43,6 +43,11 @@ void sim_mortal(struct sim *sim, uint32_t node)
     sim->node[node].is_mortal = sim->node[node].is_exposed = true;
 }
 
+void sim_serve(struct sim *sim, uint32_t node, uint64_t after_ns)
+{
+    sim->node[node].served_ns = after_ns;
+}
+
 void sim_expose(struct sim *sim, uint32_t node)
 {
     sim->node[node].is_exposed = true;

@@ -320,6 +320,15 @@ static void restart(struct sim *sim, struct happening *happening)
     node_start(sim, happening->node);
 }
 
+static void start_again(struct sim *sim, uint32_t index, uint64_t after_ns)
+{
+    if (sim->node[index].is_doomed)
+        return;
+    struct happening *happening = sim_later(sim, sim->now_ns + after_ns, restart);
+    happening->node = index;
+    happening->life = sim->node[index].life;
+}
+
 void sim_kill(struct sim *sim, uint32_t index, uint64_t restart_after_ns)
 {
     struct sim_node *node = &sim->node[index];
@@ -328,11 +337,8 @@ void sim_kill(struct sim *sim, uint32_t index, uint64_t restart_after_ns)
     sim_say(sim, "%s dies", node->name);
     sim->stats.deaths++;
     node_end(sim, index);
-    if (restart_after_ns != UINT64_MAX && !node->is_doomed) {
-        struct happening *happening = sim_later(sim, sim->now_ns + restart_after_ns, restart);
-        happening->node = index;
-        happening->life = node->life;
-    }
+    if (restart_after_ns != UINT64_MAX)
+        start_again(sim, index, restart_after_ns);
 }
 
 // Effects ----------------------------------------------------------------------------------------------------------------
@@ -399,6 +405,8 @@ static void node_think(struct sim *sim, uint32_t index)
         sim->effects.count = 0;
         if (node->exit_code >= 0) {
             node_end(sim, index);
+            if (node->exit_code > 0 && node->served_ns > 0)
+                start_again(sim, index, node->served_ns);
             return;
         }
     }

@@ -90,6 +90,8 @@ void sim_on_answer(struct sim *sim, uint32_t node,
                    void (*answered)(void *context, uint64_t request, enum dj_error error, void *result), void *context);
 void sim_mortal(struct sim *sim, uint32_t node);    // sim_unleash may kill it, and trouble it otherwise
 void sim_expose(struct sim *sim, uint32_t node);    // ... may trouble it otherwise
+// When it ends itself with a failure, whoever runs it starts it again so long after.
+void sim_serve(struct sim *sim, uint32_t node, uint64_t after_ns);
 void sim_unleash(struct sim *sim, const struct sim_chaos *chaos);
 
 // A node's clock shows offset_ns + time * (1 + ppm / 10^6); all of its deadlines and limits are in that. Kept through its deaths.

@@ -40,6 +40,7 @@ struct sim_node {
     void *argument, *self;
     bool is_started, is_alive, is_mortal, is_exposed, is_doomed;
     int exit_code;
+    uint64_t served_ns;    // it is started again so long after it failed; 0: nobody does
     uint64_t life, lives;
     uint64_t paused_until_ns;
     uint64_t clock_offset_ns;

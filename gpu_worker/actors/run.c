@@ -98,6 +98,7 @@ static enum step put_on_device(struct worker *worker, struct work *work, struct 
     if (work->kind != WORK_CHECKPOINT)
         release_all(worker, work);
     leave_stream(work);
+    list_push(&stream->running, &work->queue);
     if (worker_submit(worker, run, &flight))
         return STEP_DONE;
     run->list.error = fault_set(&run->list.fault, DJ_E_NO_MEMORY, "%s", dj_error_text(DJ_E_NO_MEMORY));
@@ -373,10 +374,23 @@ static enum step step_fetch(struct worker *worker, struct work *work)
     return STEP_DONE;
 }
 
+// What ended is told behind what ran before it and may have used it: else the head might forget in between how it came to be.
+static void tell_released(struct worker *worker, struct stream *stream)
+{
+    while (!list_is_empty(&stream->running)) {
+        struct work *work = list_entry(stream->running.next, struct work, queue);
+        if (work->kind != WORK_RELEASE)
+            return;
+        if (!stream->session->is_gone)
+            worker_journal_release(worker, stream->session->id, work->released, work->releases);
+        worker_work_free(work);
+    }
+}
+
 // Left from a lost link: it waits for what it came behind, unless that never came again.
 static enum step step_release(struct worker *worker, struct work *work)
 {
-    const struct stream *stream = work->stream;
+    struct stream *stream = work->stream;
     const struct list *next = work->queue.next;
     while (next != &stream->queue && list_entry(next, struct work, queue)->kind == WORK_RELEASE)
         next = next->next;
@@ -384,8 +398,8 @@ static enum step step_release(struct worker *worker, struct work *work)
         return STEP_WAIT;
     release_all(worker, work);
     leave_stream(work);
-    worker_journal_release(worker, stream->session->id, work->released, work->releases);
-    worker_work_free(work);
+    list_push(&stream->running, &work->queue);
+    tell_released(worker, stream);
     return STEP_DONE;
 }
 
@@ -526,6 +540,9 @@ void worker_run_done(struct worker *worker, struct work *work, struct exec_run *
 {
     struct stream *stream = work->stream;
     finish(worker, work, run);
+    list_remove(&work->queue);
+    if (stream != NULL)
+        tell_released(worker, stream);
     if (work->kind == WORK_EXECUTE)
         worker_protect_done(worker, work, run);
     exec_run_free(worker->exec, run);

@@ -69,7 +69,7 @@ enum work_kind { WORK_EXECUTE, WORK_IMPORT, WORK_FETCH, WORK_RELEASE, WORK_CHECK
 
 // One message of a stream, from its arrival to its end.
 struct work {
-    struct list queue;                  // in stream->queue until it is prepared, then unlinked
+    struct list queue;                  // in stream->queue until it is prepared, then in stream->running
     uint8_t kind;
     struct stream *stream;              // NULL: a peer's fetch
     struct kept_answer *kept_answer;    // EXECUTE, IMPORT
@@ -125,6 +125,7 @@ struct stream {
     struct position last;               // the last execution or import received
     struct position passed;             // the last one prepared or failed
     struct list queue;                  // of work, in order
+    struct list running;                // of work on the device, as it went there; releases wait there to be told
     struct list kept;                   // of kept_answer
     uint32_t waiting, in_flight, kept_count;
     uint64_t kept_bytes;

@@ -50,6 +50,7 @@ struct stream *worker_stream_make(struct worker *worker, struct session *session
     *stream = (struct stream){
         .session = session, .number = number, .epoch = session->epoch, .away_since_ns = actor_now_ns(worker->self)};
     list_init(&stream->queue);
+    list_init(&stream->running);
     list_init(&stream->kept);
     list_push(&session->streams, &stream->list);
     session->stream_count++;
@@ -108,6 +109,13 @@ void worker_stream_free_if_done(struct worker *worker, struct stream *stream)
         return;
     list_each (node, &stream->kept)
         answer_free(stream, list_entry(node, struct kept_answer, list));
+    // At the end of the process only; what is in flight has an owner.
+    list_each (left, &stream->running) {
+        struct work *work = list_entry(left, struct work, queue);
+        list_remove(left);
+        if (work->kind == WORK_RELEASE)
+            worker_work_free(work);
+    }
     list_remove(&stream->list);
     free(stream);
 }

@@ -359,6 +359,43 @@ static void a_broken_invariant_ends_the_run_and_is_named(void **state)
     assert_true(at == 5);
 }
 
+static enum dj_error give_up(struct actor *self, void *state, const void *argument)
+{
+    (void)self, (void)state, (void)argument;
+    return DJ_E_DEVICE_LOST;
+}
+
+static enum dj_error ignore(struct actor *self, void *state, struct letter *letter)
+{
+    (void)self, (void)state;
+    letter_drop(letter);
+    return DJ_OK;
+}
+
+static const struct actor_class quitter_class = {.name = "quitter", .state_bytes = 1, .start = give_up, .receive = ignore};
+
+static struct process *make_quitter(struct sim *sim, uint32_t node, uint64_t life, void *argument)
+{
+    (void)sim, (void)node, (void)life, (void)argument;
+    struct process *process = NULL;
+    assert_ok(process_make(&process));
+    assert_ok(process_root(process, &quitter_class, NULL, 0));
+    return process;
+}
+
+static void a_process_that_gives_up_is_started_again_where_somebody_runs_it(void **state)
+{
+    struct sim *sim = sim_make(&(struct sim_options){.seed = 1});
+    case_later(state, free_sim, sim);
+    uint32_t alone = sim_add_process(sim, "alone", make_quitter, NULL),
+             served = sim_add_process(sim, "served", make_quitter, NULL);
+    sim_serve(sim, served, 1000);
+    assert_true(sim_run_until(sim, NULL, NULL, 3500));
+    assert_true(sim_exit_code(sim, alone) > 0 && sim_life(sim, alone) == 0);
+    assert_true(sim_exit_code(sim, served) > 0 && sim_life(sim, served) >= 2);
+}
+
 CASES(every_addition_is_acknowledged_and_kept_whatever_happens, the_same_seed_gives_the_same_run_and_another_another,
       a_bank_that_counts_twice_is_found, a_bank_that_speaks_before_its_disk_does_is_found,
-      time_is_virtual_and_acts_come_when_they_are_due, a_broken_invariant_ends_the_run_and_is_named)
+      time_is_virtual_and_acts_come_when_they_are_due, a_broken_invariant_ends_the_run_and_is_named,
+      a_process_that_gives_up_is_started_again_where_somebody_runs_it)

@@ -89,6 +89,32 @@ static void what_nothing_brings_back_is_named(void **state)
     assert_non_null(strstr(failed.text, handle_text(handle, text)));
 }
 
+static void what_only_a_record_that_waits_brings_back_is_to_be_asked_for_again(void **state)
+{
+    struct rig *rig = rig_make(state, token);
+    uint64_t worker[2] = {rig_worker(rig, "w1", 10), rig_worker(rig, "w2", 20)};
+    struct story *story = story_make(state, rig), *there = story_make(state, rig);
+    uint64_t client = story_open(story, "", worker, 2);
+    struct wire_failed failed;
+    struct wire_admit admit;
+    struct story_steps steps;
+
+    SAY(rig, client, GRANT_ASK, grant_ask, .request = 2, .session = story->session, .epoch = 1, .device_index = 1);
+    HEARD(rig, worker[1], ADMIT, admit, &admit);
+    there->session = story->session;
+    // Its source was made by the first worker, which has not told of that.
+    struct record import = {.kind = RECORD_IMPORT,
+                            .import = {.id = {.session = story->session, .counter = 5}, .source = {.counter = 1}, .bytes = 24}};
+    story_journal(there, worker[1], &import);
+    story_recover(story, client, 5, 10, 0, 0);
+    HEARD(rig, client, FAILED, failed, &failed);
+    assert_int_equal(failed.error, DJ_E_BUSY);
+    story_run(story, worker[0], 1);
+    story_recover(story, client, 5, 10, 0, 0);
+    assert_true(story_recovery(story, client, &steps));
+    assert_int_equal(steps.fetches, 1);
+}
+
 static void a_recovery_waits_until_what_was_told_before_is_durable(void **state)
 {
     struct rig *rig = rig_make(state, token);
@@ -231,7 +257,7 @@ static void a_value_is_explained_and_an_unknown_one_is_not_found(void **state)
 
 CASES(a_lost_value_is_replayed_from_its_start, what_another_worker_holds_is_fetched_and_not_replayed,
       what_the_target_holds_needs_nothing, what_nothing_brings_back_is_named,
-      a_recovery_waits_until_what_was_told_before_is_durable,
+      what_only_a_record_that_waits_brings_back_is_to_be_asked_for_again, a_recovery_waits_until_what_was_told_before_is_durable,
       a_recovery_goes_with_its_client_and_is_answered_when_its_target_dies,
       after_a_restart_nothing_is_planned_before_the_inventories,
       after_a_restart_a_worker_that_does_not_come_back_is_waited_for_one_lease,

@@ -77,9 +77,13 @@ static void fetch_end(struct protocol *protocol, struct fetch *fetch, enum dj_er
 static bool is_absent(struct protocol *protocol, struct peer *peer, struct fetch *fetch, enum dj_error error)
 {
     bool is_absence = error == DJ_E_HANDLE_UNKNOWN || error == DJ_E_HANDLE_LOST;
-    // At a place that drains it is for want of what failed before it: it is seen when it goes again.
-    if (!is_absence || (!peer->is_draining && fetch->absences++ >= FETCH_ABSENCES_MAX))
+    // At a place that drains it is for want of what failed before it, a step of a recovery perhaps: it is seen when it goes again.
+    bool is_consequence = peer->is_draining && error != DJ_OK && error == peer->trouble.code;
+    if ((!is_absence && !is_consequence) || (!peer->is_draining && fetch->absences++ >= FETCH_ABSENCES_MAX))
         return false;
+    fetch->is_sent = false;
+    if (!is_absence)
+        return true;
     if (fetch->kind == FETCH_VALUE) {
         recover_absent(protocol, peer, fetch->counter, fetch->output);
     } else {
@@ -89,7 +93,6 @@ static bool is_absent(struct protocol *protocol, struct peer *peer, struct fetch
             recover_absent(protocol, peer, counter, (uint32_t)read_var(&reader));
         }
     }
-    fetch->is_sent = false;
     stream_begin_to_drain(protocol, peer, error, "a value that was asked for is not there");
     return true;
 }

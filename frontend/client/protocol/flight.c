@@ -126,6 +126,8 @@ void flight_remove(struct protocol *protocol, struct peer *peer, struct flight *
         protocol->window--;
         protocol->window_bytes -= flight->bytes;
     }
+    if (flight->owes_outcome)
+        protocol->port.executed(protocol->port.self, flight->tag);
     flight_free(flight);
 }
 

@@ -104,6 +104,7 @@ void head_down(struct protocol *protocol, uint64_t now_ns, enum dj_error error)
     if (protocol->is_fenced)
         return;
     recover_head_down(protocol);
+    unask_grants(protocol);    // also while records of an earlier life are read: a worker may have died meanwhile
     questions_resend(protocol);
     protocol->head = HEAD_CLOSED;
     protocol->head_link = protocol->head_request = 0;
@@ -121,7 +122,6 @@ void head_down(struct protocol *protocol, uint64_t now_ns, enum dj_error error)
         fail_session(protocol, DJ_E_NO_HEAD, text);
         return;
     }
-    unask_grants(protocol);
     protocol->head_tries = was_up ? 0 : protocol->head_tries + 1;
     uint64_t pause_ns = protocol->head_tries > 6 ? HEAD_RETRY_MOST_NS : (uint64_t)HEAD_RETRY_NS << protocol->head_tries;
     protocol->head_retry_ns = later(now_ns, pause_ns < HEAD_RETRY_MOST_NS ? pause_ns : HEAD_RETRY_MOST_NS);

@@ -82,7 +82,8 @@ struct protocol_port {
     void (*link_close)(void *self, uint64_t link);
     void (*send)(void *self, uint64_t link, uint16_t message, struct blob *body, struct blob *bulk, uint64_t bulk_offset,
                  uint64_t bulk_bytes, uint64_t not_after_ns);
-    // Outcomes, each tag once: executed or failed; answered any number of times before executed.
+    // Outcomes, each tag once: executed or failed; answered any number of times before executed. An import is executed when its record is
+    // durable: until then its source must not be released, or the head might forget what made it before it hears that it was used.
     void (*answered)(void *self, void *tag, uint32_t output, struct blob *blob, uint64_t offset, uint64_t length);
     void (*executed)(void *self, void *tag);
     void (*failed)(void *self, void *tag, enum dj_error error, int64_t node, const char *text);

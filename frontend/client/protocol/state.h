@@ -49,6 +49,7 @@ struct flight {
     struct leaf **leaves;
     uint32_t answers_count, released_count, leaves_count;
     // IMPORT
+    bool owes_outcome;    // it has run, and its program hears so when it goes
     uint32_t from_place;
     uint64_t from_counter, from_incarnation;    // incarnation 0: wherever the place is
     uint32_t from_output;

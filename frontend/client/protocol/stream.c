@@ -241,7 +241,10 @@ static void flight_executed(struct protocol *protocol, struct peer *peer, struct
     }
     flight_done(protocol, peer, flight);
     peer->recovery.rounds = 0;
-    protocol->port.executed(protocol->port.self, flight->tag);
+    // Its source may end with the outcome, and another worker tells of that: not before the head knows what was made of it.
+    flight->owes_outcome = flight->kind == FLIGHT_IMPORT;
+    if (!flight->owes_outcome)
+        protocol->port.executed(protocol->port.self, flight->tag);
     flight->is_recorded |= PLANTED(TRIM_WINDOW) && flight->leaves_count > 1;
     flight_settle(protocol, peer, flight);
 }
@@ -431,6 +434,7 @@ void stream_free(struct protocol *protocol, struct peer *peer)
         struct flight *flight = list_entry(node, struct flight, node);
         if (flight->state != FLIGHT_DONE && !flight->is_step)
             flight_done(protocol, peer, flight);
+        flight->owes_outcome = false;
         flight_remove(protocol, peer, flight);
     }
     plans_forget(peer);

@@ -36,7 +36,7 @@ struct exec {
     bool is_live;    // in recorder->live_exec, at live_index
     uint32_t live_index;
     struct plan_entry *entry;    // NULL: an import. Another plan may have recycled it since
-    struct value *source;        // import: held until it has run, so that it is not released before
+    struct value *source;        // import: held until its record is durable, so that it is not released before
     struct srg_plan *plan;
     uint32_t *site;    // per node of the plan, while it runs
     uint32_t asked_count;
@@ -58,6 +58,7 @@ struct value {
     uint32_t crossing_mark;              // == recorder->epoch: a later segment reads it
     uint32_t input_mark, input_index;    // == recorder->segment: its number among the plan's inputs
     uint32_t uses;                       // references from nodes of the segment
+    uint32_t imports;                    // of it, that are out: it stays a handle
     struct node *node;                   // PENDING
     struct exec *exec;                   // HANDLE
     struct leaf *leaf;                   // LEAF

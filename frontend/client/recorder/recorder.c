@@ -150,6 +150,8 @@ static void exec_end(struct recorder *recorder, struct exec *exec)
     exec->site = NULL;
     struct value *source = exec->source;
     exec->source = NULL;
+    if (source != NULL)
+        source->imports--;
     value_drop(recorder, source);
     submitted_drop(recorder, exec);
 }
@@ -224,8 +226,8 @@ void recorder_live_handles(struct recorder *recorder, uint32_t place,
         struct value *value = list_entry(node, struct value, live);
         const struct exec *twin = value->twin;
         bool is_here = value->exec->place == place && value_fault(recorder, value) == NULL && !value->is_donated;
-        // What this process has the bytes of needs nobody to bring it back.
-        if (is_here && !value->is_coming && (twin == NULL || !twin->is_live) && value_revive(recorder, value))
+        // What this process has the bytes of needs nobody to bring it back, unless another place is to import it.
+        if (is_here && !value->is_coming && value->imports == 0 && value_revive(recorder, value))
             continue;
         if (is_here)
             visit(context, value->exec->counter, value->flat);

@@ -176,6 +176,7 @@ static enum dj_error import(struct recorder *recorder, struct value *value, uint
         return DJ_E_NO_MEMORY;
     }
     twin->source = value_hold(value);
+    value->imports++;
     value->twin = twin;
     twin->holders++;    // one for the value, one for the protocol
     recorder->port.import(recorder->port.self, place, twin->counter, value->exec->place, value->exec->counter, value->flat, twin);

@@ -13,7 +13,7 @@
 static uint32_t port_place(void *self, int device)
 {
     (void)self;
-    return device <= 0 ? 0 : 1;
+    return device <= 0 ? 0 : (uint32_t)device;
 }
 
 static uint32_t bits_count(const uint8_t *bits, uint32_t count)
@@ -83,7 +83,7 @@ static void bench_end(void *object)
 struct bench *bench_make(void **state)
 {
     struct bench *bench = calloc(1, sizeof *bench);
-    bench->eval[0].arena = bench->eval[1].arena = case_arena(state);
+    bench->eval[0].arena = bench->eval[1].arena = bench->eval[2].arena = case_arena(state);
     struct recorder_port port = {
         .self = bench, .place = port_place, .submit = port_submit, .import = port_import, .release = port_release};
     assert_ok(recorder_make(&port, &bench->recorder));

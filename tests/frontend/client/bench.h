@@ -18,7 +18,7 @@ struct bench_out {
 
 struct bench {
     struct recorder *recorder;
-    struct eval eval[2];                // one per place
+    struct eval eval[3];                // one per place
     struct bench_out out[BENCH_OUT_MAX];
     uint32_t outs;
     // The last submission, as it was.

@@ -286,6 +286,44 @@ static void two_places_at_one_worker_have_a_stream_each_and_a_mark_says_exactly_
     assert_int_equal(protocol_stats(stage->protocol).executions_unacknowledged, 0);
 }
 
+static void import_to(struct stage *stage, uint32_t place, uint64_t counter)
+{
+    protocol_import(stage->protocol, stage->now_ns, place, counter, 0, 1, 0, (void *)(uintptr_t)counter);
+    struct wire_import import;
+    DECODE(import, next(stage, WIRE_IMPORT), &import);
+    assert_int_equal(import.counter, counter);
+    stage->is_silent = true;
+    answer(stage, counter);
+}
+
+// Until then its source is held: the worker that has the source tells of its end on another link than the one that tells of the import, and
+// what is not live goes from the store.
+static void an_import_has_run_when_it_is_durable_or_its_place_is_lost(void **state)
+{
+    struct stage *stage = stage_ready(state);
+    submit(stage, 1);
+    answer(stage, 1);
+    uint32_t other = protocol_place(stage->protocol, stage->now_ns, 1);
+    stage->seen = stage->sents - 1;
+    struct wire_grant_ask ask;
+    DECODE(grant_ask, next(stage, WIRE_GRANT_ASK), &ask);
+    grant(stage, ask.request, INCARNATION + 1);
+    open_worker(stage, WORKER_LINK + 1, 0);
+    import_to(stage, other, 2);
+    import_to(stage, other, 3);
+    assert_true(protocol_is_idle(stage->protocol));
+    assert_int_equal(stage->outcome[2].executed + stage->outcome[3].executed, 0);
+    watermark(stage, HEAD_LINK, 2, 2);
+    assert_int_equal(stage->outcome[2].executed, 1);
+    assert_int_equal(stage->outcome[3].executed, 0);
+    RECEIVE(HEAD_LINK, WORKER_GONE, worker_gone, .worker = 3, .incarnation = INCARNATION + 1);
+    assert_int_equal(stage->outcome[3].executed, 0);    // it may be brought back from its source
+    pass(stage, PROTOCOL_RECOVERY_NS);
+    assert_int_equal(stage->places_lost, 1);
+    assert_int_equal(stage->outcome[3].executed, 1);
+    assert_int_equal(stage->outcome[2].executed, 1);
+}
+
 static void an_execution_is_kept_until_its_leaves_are_durable_too(void **state)
 {
     struct stage *stage = stage_ready(state);
@@ -418,6 +456,6 @@ CASES(a_submission_is_answered, the_second_of_its_kind_is_a_few_bytes,
       a_lost_head_is_dialled_again_and_the_session_resumed, the_window_is_bounded_and_answers_and_durability_open_it,
       a_failed_execution_fails_alone, a_lost_link_may_have_lost_leaves_so_they_are_named_again,
       two_places_at_one_worker_have_a_stream_each_and_a_mark_says_exactly_which,
-      an_execution_is_kept_until_its_leaves_are_durable_too, a_large_leaf_is_offered_and_sent_in_chunks_when_needed,
-      rubbish_from_a_worker_loses_it_and_nothing_else, a_worker_that_stops_answering_pings_is_left,
-      whatever_the_links_do_every_submission_has_one_outcome)
+      an_import_has_run_when_it_is_durable_or_its_place_is_lost, an_execution_is_kept_until_its_leaves_are_durable_too,
+      a_large_leaf_is_offered_and_sent_in_chunks_when_needed, rubbish_from_a_worker_loses_it_and_nothing_else,
+      a_worker_that_stops_answering_pings_is_left, whatever_the_links_do_every_submission_has_one_outcome)

@@ -461,6 +461,36 @@ static void what_is_alive_and_was_not_read_is_what_a_recovery_must_bring_back(vo
         bench_drop(bench, made[i]);
 }
 
+static uint32_t live_at_home(struct bench *bench)
+{
+    struct seen here = {0};
+    recorder_live_handles(bench->recorder, 0, see, &here);
+    return here.count;
+}
+
+static void what_some_place_still_imports_must_be_brought_back_though_it_was_read(void **state)
+{
+    struct bench *bench = bench_make(state);
+    struct dj_tensor x = upload_range(bench, 1, (int64_t[]){4}), read = add(bench, &x, &x), first, second;
+    expect(bench, &read, (float[]){0, 2, 4, 6}, 4);
+    bench->is_holding = true;
+    assert_ok(recorder_to_device(bench->recorder, &read, 1, nowhere, &first, NULL));
+    assert_ok(recorder_to_device(bench->recorder, &read, 2, nowhere, &second, NULL));
+    struct dj_tensor one = add(bench, &first, &first), two = add(bench, &second, &second);
+    bench_flush(bench);
+    assert_int_equal(bench->outs, 4);    // two imports, each before what uses it
+    recorder_executed(bench->recorder, bench->out[2].tag);
+    assert_int_equal(live_at_home(bench), 1);
+    recorder_executed(bench->recorder, bench->out[0].tag);
+    assert_int_equal(live_at_home(bench), 0);
+    recorder_executed(bench->recorder, bench->out[1].tag);
+    recorder_executed(bench->recorder, bench->out[3].tag);
+    bench->outs = 0;
+    struct dj_tensor *const made[] = {&x, &read, &first, &second, &one, &two};
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++)
+        bench_drop(bench, made[i]);
+}
+
 static void a_value_to_keep_is_a_contiguous_handle_or_a_leaf_of_the_store(void **state)
 {
     struct bench *bench = bench_make(state);
@@ -484,6 +514,7 @@ static void a_value_to_keep_is_a_contiguous_handle_or_a_leaf_of_the_store(void *
 }
 
 CASES(a_sum_is_read_back, what_is_alive_and_was_not_read_is_what_a_recovery_must_bring_back,
+      what_some_place_still_imports_must_be_brought_back_though_it_was_read,
       a_value_to_keep_is_a_contiguous_handle_or_a_leaf_of_the_store, a_write_through_a_slice_is_seen_by_the_whole,
       a_view_made_before_a_write_sees_it_through_the_same_ops, a_fresh_storage_reads_as_zeros_and_keeps_what_is_written_to_a_part,
       a_storage_assigned_from_a_part_can_be_written_in_part, a_storage_assigned_from_columns_is_zero_between_them,

@@ -556,6 +556,38 @@ static void a_fetch_waits_for_the_recovery_of_its_place(void **state)
     assert_int_equal(stage->outcome[7].error, DJ_OK);
 }
 
+static void a_fetch_of_what_a_step_could_not_bring_back_is_asked_again_with_the_step(void **state)
+{
+    struct stage *stage = chain_lost(state, 1);
+    struct wire_grant_ask ask = lose_worker(stage);
+    protocol_fetch(stage->protocol, stage->now_ns, 0, 1, 0, (void *)7);
+    another_worker(stage, &ask, 1);
+    struct wire_recover recover = recover_of(stage);
+    say_recovery(stage, HEAD_LINK, &recover);
+    while (stage->sent[stage->seen].message != WIRE_FETCH)
+        stage->seen++;
+    struct wire_fetch fetch;
+    DECODE(fetch, next(stage, WIRE_FETCH), &fetch);
+    // The worker that should have given a replica of its leaf has died since.
+    RECEIVE(stage->link, EXECUTION_FAILED, execution_failed, .counter = 1, .incarnation = stage->incarnation,
+            .error = DJ_E_LEAF_UNKNOWN, .node = -1, .text = "nobody has it");
+    RECEIVE(stage->link, FAILED, failed, .request = fetch.request, .error = DJ_E_LEAF_UNKNOWN, .text = "nobody has it");
+    assert_int_equal(stage->outcome[7].fetched, 0);
+    pass(stage, 600 * MS);
+    stage->seen = stage->sents;
+    open_worker(stage, WORKER_LINK + 2, 0);
+    recover = recover_of(stage);
+    assert_int_equal(recover.needed_bytes, 2);    // as before
+    say_recovery(stage, HEAD_LINK, &recover);
+    while (stage->sent[stage->seen].message != WIRE_FETCH)
+        stage->seen++;
+    DECODE(fetch, next(stage, WIRE_FETCH), &fetch);
+    receive(stage, stage->link, WIRE_VALUE, wire_value_encode(&(struct wire_value){.request = fetch.request, .bytes = 4}),
+            blob_copy("wxyz", 4));
+    assert_int_equal(stage->outcome[7].fetched, 1);
+    assert_int_equal(stage->outcome[7].error, DJ_OK);
+}
+
 static void the_same_worker_after_all_goes_on_in_the_same_stream(void **state)
 {
     struct stage *stage = chain_lost(state, 1);
@@ -620,6 +652,6 @@ CASES(values_of_a_session_that_is_over_are_lost_and_are_not_asked_for_in_the_nex
       what_an_execution_took_ends_when_it_has_failed_for_good_and_not_before,
       an_input_that_stays_absent_is_an_error_after_three_recoveries,
       what_was_submitted_on_top_of_a_failure_has_no_other_end_and_nothing_is_recovered_for_it,
-      a_fetch_waits_for_the_recovery_of_its_place, the_same_worker_after_all_goes_on_in_the_same_stream,
-      a_session_that_was_taken_over_fails_once_and_for_all,
+      a_fetch_waits_for_the_recovery_of_its_place, a_fetch_of_what_a_step_could_not_bring_back_is_asked_again_with_the_step,
+      the_same_worker_after_all_goes_on_in_the_same_stream, a_session_that_was_taken_over_fails_once_and_for_all,
       an_answer_that_differs_the_second_time_is_counted_and_the_first_stands)

@@ -235,7 +235,31 @@ static void a_head_that_is_cut_off_while_the_records_are_read_is_asked_for_the_s
     assert_int_equal(protocol_state(stage->protocol, NULL), PROTOCOL_READY);
 }
 
-CASES(a_head_that_is_cut_off_while_the_records_are_read_is_asked_for_the_same_session_and_epoch,
+static void a_worker_that_dies_while_the_records_are_read_is_replaced_though_the_head_is_cut_off_too(void **state)
+{
+    struct stage *stage = stage_begin(state, "again");
+    struct wire_session_open open;
+    struct wire_grant_ask ask;
+    stage->epoch = 2;
+    stage_up(stage, HEAD_LINK);
+    next(stage, WIRE_HELLO);
+    RECEIVE(HEAD_LINK, HELLO_OK, hello_ok, .version = WIRE_VERSION, .role = ROLE_HEAD);
+    DECODE(session_open, next(stage, WIRE_SESSION_OPEN), &open);
+    session(stage, open.request, INCARNATION, 3);
+    next(stage, WIRE_JOURNAL_GET);
+    open_worker(stage, WORKER_LINK, 0);
+    RECEIVE(HEAD_LINK, WORKER_GONE, worker_gone, .worker = 3, .incarnation = INCARNATION);
+    next(stage, WIRE_GRANT_ASK);
+    stage_down(stage, HEAD_LINK);
+    pass(stage, 100 * MS);
+    open_head_again(stage, HEAD_LINK + 1);
+    next(stage, WIRE_JOURNAL_GET);
+    DECODE(grant_ask, next(stage, WIRE_GRANT_ASK), &ask);
+    assert_int_equal(ask.avoid, INCARNATION);
+}
+
+CASES(a_worker_that_dies_while_the_records_are_read_is_replaced_though_the_head_is_cut_off_too,
+      a_head_that_is_cut_off_while_the_records_are_read_is_asked_for_the_same_session_and_epoch,
       what_was_done_before_is_answered_and_nothing_is_sent, past_its_end_the_program_goes_on_under_numbers_of_its_new_life,
       at_the_first_difference_the_records_are_left, of_several_lives_what_the_last_left_counts,
       a_value_of_a_recorded_execution_can_be_fetched, records_that_cannot_be_read_are_not_used)

@@ -187,6 +187,33 @@ static void handles_that_end_outside_of_an_execution_are_told(void **state)
     assert_int_equal(heard.gone[0].counter, 1);
 }
 
+// Whose record may come much later: what it used must be live until then.
+static void a_handle_ends_behind_the_record_of_what_used_it(void **state)
+{
+    make(state);
+    start_listening();
+    uint64_t link = bench_client(NULL);
+    struct srg_plan *first = plan_of(state, true), *next = plan_of(state, false);
+    bench_send_plan(link, 0, first);
+    bench_send_plan(link, 1, next);
+    bench_execute(link, first, (struct ask){.counter = 1, .leaf = input, .keeps = true});
+    bench.holds_device = true;
+    bench_execute(link, next, (struct ask){.counter = 2, .index = 1, .distance = 1, .keeps = true});
+    const uint8_t released[] = {1, 0};
+    struct wire_release release = {.handles = released, .handles_bytes = sizeof released};
+    bench_say(link, WIRE_RELEASE, wire_release_encode(&release));
+    bench_later(20000000);
+    listen(first);
+    assert_int_equal(heard.executions, 1);
+    assert_int_equal(heard.releases, 0);
+    bench.holds_device = false;
+    bench_run();
+    listen(next);
+    assert_int_equal(heard.executions, 2);
+    assert_int_equal(heard.releases, 1);
+    assert_int_equal(heard.gone[0].counter, 1);
+}
+
 // Its client may give it again, and needs then what it took.
 static void what_a_failed_execution_took_is_lost_and_has_not_ended(void **state)
 {
@@ -328,6 +355,6 @@ static void a_fenced_life_joins_with_nothing(void **state)
 
 CASES(records_go_on_behind_one_another_and_say_what_ended_and_what_it_took, a_record_never_builds_on_an_execution_that_has_none,
       a_record_never_builds_on_a_later_execution, handles_that_end_outside_of_an_execution_are_told,
-      what_a_failed_execution_took_is_lost_and_has_not_ended,
+      a_handle_ends_behind_the_record_of_what_used_it, what_a_failed_execution_took_is_lost_and_has_not_ended,
       a_record_leaves_when_the_store_has_the_leaves_of_its_execution_and_not_before, an_import_is_journalled_with_its_source,
       a_new_head_hears_all_values_before_the_journal, a_fenced_life_joins_with_nothing)
