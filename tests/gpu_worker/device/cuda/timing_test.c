@@ -58,8 +58,8 @@ static void check_end(void)
 
 const struct port_subject port_subject = {.make = make, .check_end = check_end};
 
-// A list of `steps` softmaxes over a row of `length`.
-static void run_softmaxes(struct device_port *port, int64_t length, uint32_t steps, uint64_t incarnation)
+// A list of `steps` softmaxes over a row of `length`; its error.
+static enum dj_error run_softmaxes(struct device_port *port, int64_t length, uint32_t steps, uint64_t incarnation)
 {
     static struct device_task task[64];
     struct device_tensor row = {.offset = 0, .meta = {.dtype = DTYPE_F32, .rank = 1, .size = {length}, .stride = {1}}},
@@ -69,6 +69,7 @@ static void run_softmaxes(struct device_port *port, int64_t length, uint32_t ste
         task[i] = port_softmax(i % 2 == 0 ? &row : &other, i % 2 == 0 ? &other : &row);
     struct device_list list = {.ticket = 1, .incarnation = incarnation, .tasks = steps, .task = task};
     port_run(port, &list);
+    return list.error;
 }
 
 static const char *read_file(void)
@@ -94,8 +95,8 @@ static void each_launch_is_counted_under_its_op_and_kernel_with_its_bytes(void *
 {
     struct device_port *port = port_make(state);
     for (uint32_t i = 0; i < 10; i++)
-        run_softmaxes(port, 8, 3, 0);
-    run_softmaxes(port, 1000, 2, 0);
+        assert_ok(run_softmaxes(port, 8, 3, 0));
+    assert_ok(run_softmaxes(port, 1000, 2, 0));
     assert_int_equal(cuda_device_stats(port).graph_captures, 0);
     port_stop(port);
     const char *text = read_file();
@@ -146,7 +147,7 @@ static void counting_alone_leaves_graphs_as_they_are(void **state)
 {
     struct device_port *port = port_make_with(state, make_counting);
     for (uint32_t i = 0; i < 10; i++)
-        run_softmaxes(port, 8, 3, 0);
+        assert_ok(run_softmaxes(port, 8, 3, 0));
     port_stop(port);
     const char *text = read_file();
     assert_int_equal(value_of(text, "graph_captures"), 1);
@@ -158,7 +159,7 @@ static void counting_alone_leaves_graphs_as_they_are(void **state)
 static void the_file_is_complete_when_the_device_has_rested(void **state)
 {
     struct device_port *port = port_make(state);
-    run_softmaxes(port, 8, 3, 0);
+    assert_ok(run_softmaxes(port, 8, 3, 0));
     for (int tries = 0; tries < 200 && (access(path, F_OK) != 0 || value_of(read_file(), "lists") == 0); tries++)
         usleep(20000);
     assert_int_equal(value_of(read_file(), "launches"), 3);
@@ -186,9 +187,8 @@ static void a_time_that_cannot_be_taken_is_counted_and_fails_nothing(void **stat
     for (uint32_t f = 0; f < sizeof functions / sizeof functions[0]; f++) {
         struct device_port *port = port_make(state);
         fake_runtime_fail(functions[f], 1, FAKE_RUNTIME_UNKNOWN_ERROR);
-        run_softmaxes(port, 8, 3, 0);
+        assert_ok(run_softmaxes(port, 8, 3, 0));
         assert_true(fake_runtime_has_failed());
-        assert_ok(port_done_at(0)->error);
         assert_int_equal(fake_runtime_kernels(), 3);
         port_stop(port);
         assert_int_equal(value_of(read_file(), "unmeasured") + value_of(read_file(), "count"), 3);
@@ -199,11 +199,11 @@ static void a_time_that_cannot_be_taken_is_counted_and_fails_nothing(void **stat
 static void a_device_made_anew_is_timed_further(void **state)
 {
     struct device_port *port = port_make(state);
-    run_softmaxes(port, 8, 3, 1);
+    assert_ok(run_softmaxes(port, 8, 3, 1));
     fake_runtime_fault(2);
-    run_softmaxes(port, 8, 3, 1);
+    assert_error(DJ_E_DEVICE_LOST, run_softmaxes(port, 8, 3, 1));
     assert_int_equal(port->info->lives, 1);
-    run_softmaxes(port, 8, 3, 2);
+    assert_ok(run_softmaxes(port, 8, 3, 2));
     assert_false(cuda_device_is_lost(port));
     port_stop(port);
     assert_true(value_of(read_file(), "count") >= 6);
@@ -225,8 +225,7 @@ static void a_folder_that_is_not_there_is_logged_and_fails_nothing(void **state)
                                          .sink = port_sink()};
     fake_runtime_begin(seed++, GPU_BYTES);
     assert_ok(cuda_device_make(&config, &port, &fault));
-    run_softmaxes(port, 8, 3, 0);
-    assert_ok(port_done_at(0)->error);
+    assert_ok(run_softmaxes(port, 8, 3, 0));
     port->stop(port->self);
     assert_int_equal(fake_runtime_end(), 0);
 }
@@ -247,8 +246,7 @@ static void fills_go_before_a_programs_launches_where_there_is_a_workspace(void 
     fake_runtime_begin(seed++, GPU_BYTES);
     assert_ok(cuda_device_make(&config, &port, &fault));
     for (uint32_t i = 0; i < 3; i++)
-        run_softmaxes(port, 8, 40, 0);
-    assert_ok(port_done_at(2)->error);
+        assert_ok(run_softmaxes(port, 8, 40, 0));
     assert_true(fake_runtime_calls("cudaMemsetAsync") >= 2);    // at least those that tell how long one takes
     port->stop(port->self);
     assert_int_equal(fake_runtime_end(), 0);
