@@ -10,6 +10,7 @@
 //
 // What stays: sums of products are fused where the compiler sees them (nvcc's default, as PyTorch's own kernels are built): an image gives the same bits
 // from run to run, and the numerics class names the device's generation. What must be rounded apart says so (dj_product), what must be fused says fmaf.
+// Pointwise ops are compiled without fusing (cmake/djinn_cuda.cmake): chains of them give the bits of single ones.
 
 #ifndef GPU_WORKER_KERNELS_CUDA_DEVICE_CUH
 #define GPU_WORKER_KERNELS_CUDA_DEVICE_CUH

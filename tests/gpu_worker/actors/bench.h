@@ -248,6 +248,16 @@ static inline void bench_neg(const float in[4], float out[4])
     fake_kernel(op_info(OP_NEG), NULL, &from, 1, &to, 1);
 }
 
+static inline void bench_drop_plan(void *plan) { plan_drop(plan); }
+
+// The same, dropped when the test ends.
+static inline struct srg_plan *bench_plan_of(void **state, bool is_leaf)
+{
+    struct srg_plan *plan = bench_plan(is_leaf);
+    case_later(state, bench_drop_plan, plan);
+    return plan;
+}
+
 struct ask {                            // an EXECUTE of bench_plan under number `index`
     uint64_t counter, distance, confirmed;  // distance: of a handle input
     uint32_t index, part, output;       // output: of a handle input

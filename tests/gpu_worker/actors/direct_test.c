@@ -17,25 +17,13 @@ static void make(void **state)
         theirs[i] = (uint8_t)(i * 7 + 1);
 }
 
-static void drop_plan(void *plan)
-{
-    plan_drop(plan);
-}
-
-static struct srg_plan *plan_of(void **state, bool is_leaf)
-{
-    struct srg_plan *plan = bench_plan(is_leaf);
-    case_later(state, drop_plan, plan);
-    return plan;
-}
-
 // The one that has it ------------------------------------------------------------------------------------------------
 
 // A client's value 1.0 on the worker; the client's link.
 static uint64_t make_value(void **state)
 {
     uint64_t link = bench_client(NULL);
-    struct srg_plan *plan = plan_of(state, true);
+    struct srg_plan *plan = bench_plan_of(state, true);
     bench_send_plan(link, 0, plan);
     bench_execute(link, plan, (struct ask){.counter = 1, .leaf = input, .keeps = true});
     assert_non_null(bench_heard(link, WIRE_ANSWER));
@@ -108,7 +96,7 @@ static void what_was_told_stays_in_its_place_though_its_client_drops_it(void **s
     static const uint8_t dropped[] = {1, 0};
     struct wire_release release = {.handles = dropped, .handles_bytes = sizeof dropped};
     bench_say(link, WIRE_RELEASE, wire_release_encode(&release));
-    struct srg_plan *plan = plan_of(state, true);
+    struct srg_plan *plan = bench_plan_of(state, true);
     for (uint64_t counter = 2; counter < 40; counter++) {
         const float other[4] = {(float)counter, 0, 0, 0};
         bench_execute(link, plan, (struct ask){.counter = counter, .leaf = other, .keeps = true});

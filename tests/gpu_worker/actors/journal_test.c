@@ -5,18 +5,6 @@
 static const float input[4] = {1, 2, 3, 4};
 static uint64_t head;
 
-static void drop_plan(void *plan)
-{
-    plan_drop(plan);
-}
-
-static struct srg_plan *plan_of(void **state, bool is_leaf)
-{
-    struct srg_plan *plan = bench_plan(is_leaf);
-    case_later(state, drop_plan, plan);
-    return plan;
-}
-
 static void make(void **state)
 {
     head = bench_make_joined(state);
@@ -92,7 +80,7 @@ static void records_go_on_behind_one_another_and_say_what_ended_and_what_it_took
     make(state);
     start_listening();
     uint64_t link = bench_client(NULL);
-    struct srg_plan *first = plan_of(state, true), *next = plan_of(state, false);
+    struct srg_plan *first = bench_plan_of(state, true), *next = bench_plan_of(state, false);
     struct binding_history history;
     history_init(&history, next->words);
     bench_send_plan(link, 0, first);
@@ -129,7 +117,7 @@ static void a_record_never_builds_on_a_later_execution(void **state)
     make(state);
     start_listening();
     uint64_t link = bench_client(NULL);
-    struct srg_plan *plan = plan_of(state, true);
+    struct srg_plan *plan = bench_plan_of(state, true);
     struct binding_history history;
     history_init(&history, plan->words);
     bench_send_plan(link, 0, plan);
@@ -151,7 +139,7 @@ static void a_record_never_builds_on_an_execution_that_has_none(void **state)
     make(state);
     start_listening();
     uint64_t link = bench_client(NULL);
-    struct srg_plan *plan = plan_of(state, true);
+    struct srg_plan *plan = bench_plan_of(state, true);
     struct binding_history history;
     history_init(&history, plan->words);
     bench_send_plan(link, 0, plan);
@@ -174,7 +162,7 @@ static void handles_that_end_outside_of_an_execution_are_told(void **state)
     make(state);
     start_listening();
     uint64_t link = bench_client(NULL);
-    struct srg_plan *plan = plan_of(state, true);
+    struct srg_plan *plan = bench_plan_of(state, true);
     bench_send_plan(link, 0, plan);
     bench_execute(link, plan, (struct ask){.counter = 1, .leaf = input, .keeps = true});
     const uint8_t released[] = {1, 0};
@@ -193,7 +181,7 @@ static void a_handle_ends_behind_the_record_of_what_used_it(void **state)
     make(state);
     start_listening();
     uint64_t link = bench_client(NULL);
-    struct srg_plan *first = plan_of(state, true), *next = plan_of(state, false);
+    struct srg_plan *first = bench_plan_of(state, true), *next = bench_plan_of(state, false);
     bench_send_plan(link, 0, first);
     bench_send_plan(link, 1, next);
     bench_execute(link, first, (struct ask){.counter = 1, .leaf = input, .keeps = true});
@@ -220,7 +208,7 @@ static void what_a_failed_execution_took_is_lost_and_has_not_ended(void **state)
     make(state);
     start_listening();
     uint64_t link = bench_client(NULL);
-    struct srg_plan *first = plan_of(state, true), *next = plan_of(state, false);
+    struct srg_plan *first = bench_plan_of(state, true), *next = bench_plan_of(state, false);
     bench_send_plan(link, 0, first);
     bench_send_plan(link, 1, next);
     bench_execute(link, first, (struct ask){.counter = 1, .leaf = input, .keeps = true});
@@ -240,7 +228,7 @@ static void a_record_leaves_when_the_store_has_the_leaves_of_its_execution_and_n
     make(state);
     start_listening();
     uint64_t link = bench_client(NULL);
-    struct srg_plan *plan = plan_of(state, true);
+    struct srg_plan *plan = bench_plan_of(state, true);
     bench_send_plan(link, 0, plan);
     bench_execute(link, plan, (struct ask){.counter = 1, .leaf = input, .keeps = true});
     bench_later(20000000);
@@ -288,7 +276,7 @@ static void a_new_head_hears_all_values_before_the_journal(void **state)
 {
     make(state);
     uint64_t link = bench_client(NULL);
-    struct srg_plan *plan = plan_of(state, true);
+    struct srg_plan *plan = bench_plan_of(state, true);
     bench_send_plan(link, 0, plan);
     for (uint64_t counter = 1; counter <= 3; counter++)
         bench_execute(link, plan, (struct ask){.counter = counter, .leaf = input, .keeps = counter != 2});
@@ -336,7 +324,7 @@ static void a_fenced_life_joins_with_nothing(void **state)
 {
     make(state);
     uint64_t link = bench_client(NULL);
-    struct srg_plan *plan = plan_of(state, true);
+    struct srg_plan *plan = bench_plan_of(state, true);
     bench_send_plan(link, 0, plan);
     bench_execute(link, plan, (struct ask){.counter = 1, .leaf = input, .keeps = true});
     bench_down(head);

@@ -6,7 +6,7 @@
 
 #include "gpu_worker/kernels/cuda/cuda.h"
 #include "tests/lib/case.h"
-#include "tests/lib/cuda/emulator.h"
+#include "tests/lib/cuda/steps.h"
 
 enum {
     ROWS = 20,
@@ -56,16 +56,10 @@ static void emit(struct part *part, struct cuda_program *program)
 
 static void run(const struct cuda_program *program, uint64_t seed)
 {
-    unsigned long long fault_word = 0;
-    for (uint32_t i = 0; i < program->steps; i++) {
-        const struct cuda_step *step = &program->step[i];
-        struct emulator_launch launch = {.grid = {step->grid_x, step->grid_y, step->grid_z},
-                                         .block = step->block,
-                                         .args = program->args + step->args_offset,
-                                         .fault = &fault_word};
-        emulator_run(emulator_find(step->function), &launch, seed + i);
-    }
-    assert_int_equal(fault_word, 0);
+    struct cuda_report report = {0};
+    assert_int_equal(program->context_bytes, 0);    // no library's call
+    assert_ok(steps_run(program, seed, &report, NULL));
+    assert_int_equal(report.first, 0);
 }
 
 static void fill(struct prng *prng)

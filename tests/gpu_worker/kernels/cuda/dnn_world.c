@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "gpu_worker/kernels/half.h"
-#include "tests/lib/cuda/emulator.h"
+#include "tests/lib/cuda/steps.h"
 
 enum { WORKSPACE_BYTES = 1 << 20, ALIGNMENT = 256 };
 
@@ -123,21 +123,9 @@ void emit(struct world *world, struct run *run, bool by_library)
 
 void run_steps(struct world *world, struct run *run)
 {
-    const struct cuda_program *program = &world->program;
-    unsigned long long fault_word = 0;
-    for (uint32_t i = 0; i < program->steps && run->error == DJ_OK; i++) {
-        const struct cuda_step *step = &program->step[i];
-        if (step->function == CUDA_FUNCTION_NONE) {
-            run->error = step->call(program->context + step->args_offset, program->libraries, NULL, &world->fault);
-            continue;
-        }
-        struct emulator_launch launch = {.grid = {step->grid_x, step->grid_y, step->grid_z},
-                                         .block = step->block,
-                                         .shared_bytes = step->shared_bytes,
-                                         .args = program->args + step->args_offset,
-                                         .fault = &fault_word};
-        emulator_run(emulator_find(step->function), &launch, 1);
-    }
+    struct cuda_report report = {0};
+    if (run->error == DJ_OK)
+        run->error = steps_run(&world->program, 1, &report, &world->fault);
 }
 
 void blank(const struct run *run)

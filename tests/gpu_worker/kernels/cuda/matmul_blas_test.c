@@ -9,7 +9,7 @@
 #include "gpu_worker/kernels/cuda/libraries.h"
 #include "gpu_worker/kernels/half.h"
 #include "tests/lib/case.h"
-#include "tests/lib/cuda/emulator.h"
+#include "tests/lib/cuda/steps.h"
 #include "tests/lib/cuda/fake_cublaslt.h"
 
 enum { WORKSPACE_BYTES = 1 << 20, ROWS = 17, COLUMNS = 12, DEPTH = 40 };
@@ -162,21 +162,9 @@ static void run_emit(struct world *world, struct run *run)
 
 static void run_steps(struct world *world, struct run *run)
 {
-    const struct cuda_program *program = &world->program;
     struct cuda_report report = {0};
-    for (uint32_t i = 0; i < program->steps && run->error == DJ_OK; i++) {
-        const struct cuda_step *step = &program->step[i];
-        if (step->function == CUDA_FUNCTION_NONE) {
-            run->error = step->call(program->context + step->args_offset, program->libraries, NULL, &world->fault);
-            continue;
-        }
-        struct emulator_launch launch = {.grid = {step->grid_x, step->grid_y, step->grid_z},
-                                         .block = step->block,
-                                         .shared_bytes = step->shared_bytes,
-                                         .args = program->args + step->args_offset,
-                                         .fault = &report.first};
-        emulator_run(emulator_find(step->function), &launch, 1);
-    }
+    if (run->error == DJ_OK)
+        run->error = steps_run(&world->program, 1, &report, &world->fault);
 }
 
 // Element [batch, row, column] of a tensor that is broadcast from the right.

@@ -7,7 +7,7 @@
 
 #include "gpu_worker/kernels/cuda/cuda.h"
 #include "tests/lib/case.h"
-#include "tests/lib/cuda/emulator.h"
+#include "tests/lib/cuda/steps.h"
 
 enum { PAGE = 4096 };
 
@@ -103,16 +103,8 @@ static void fence_make(struct fence *fence, int64_t elements, enum dtype dtype, 
 static void run(struct cuda_program *program)
 {
     struct cuda_report report = {0};
-    for (uint32_t i = 0; i < program->steps; i++) {
-        const struct cuda_step *step = &program->step[i];
-        struct emulator_launch launch = {.grid = {step->grid_x, step->grid_y, step->grid_z},
-                                         .block = step->block,
-                                         .shared_bytes = step->shared_bytes,
-                                         .args = program->args + step->args_offset,
-                                         .fault = &report.first};
-        assert_int_not_equal(step->function, CUDA_FUNCTION_NONE);
-        emulator_run(emulator_find(step->function), &launch, 1);
-    }
+    assert_int_equal(program->context_bytes, 0);    // no library's call
+    assert_ok(steps_run(program, 1, &report, NULL));
     assert_int_equal(report.first, 0);
 }
 
