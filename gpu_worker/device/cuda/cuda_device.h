@@ -3,7 +3,8 @@
 // One thread. It turns each list into a program (kernels/cuda/program.h), gives it to the list's stream with one copy of all
 // arguments, and posts IO_DEVICE_DONE when the list's event has come. The region is one cudaMalloc, made with everything else
 // that is ever needed (staging, arguments, workspace) before the device says that it is there: running out is a typed error at
-// the start, and nothing is allocated later.
+// the start, and the device allocates nothing later. What CUDA itself makes later (code that is loaded, graphs, plans of cuDNN) lives in what
+// the region leaves free.
 //
 // WRITE and READ go through pinned memory in chunks, so that copying to and from it overlaps with the bus. A list's READs are
 // copied out of it when its event has come. Recurring programs (equal steps, three times) are captured as CUDA graphs; least

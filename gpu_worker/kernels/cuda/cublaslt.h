@@ -2,7 +2,7 @@
 // libcublasLt.so.13 (device/cuda/load.h), tests from their fake of it. Statuses are cublasStatus_t's numbers, data types cudaDataType's,
 // compute types cublasComputeType_t's.
 //
-// tests/gpu_worker/kernels/cuda/header_test.c compares this with NVIDIA's header where there is one.
+// tests/gpu_worker/kernels/cuda/cublaslt_headers.c compares this with NVIDIA's header where there is one.
 
 #ifndef GPU_WORKER_KERNELS_CUDA_CUBLASLT_H
 #define GPU_WORKER_KERNELS_CUDA_CUBLASLT_H
